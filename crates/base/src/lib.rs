@@ -1,0 +1,15 @@
+//! The floor of the house: time, chance, tasks, back-off and log set-up.
+//!
+//! Every other crate reaches the clock, randomness and `spawn` through here, so that a whole cluster can be driven on
+//! virtual time and a failing run can be replayed. Nothing in this crate knows Kubernetes and nothing does I/O except
+//! the log subscriber.
+
+pub mod backoff;
+pub mod chance;
+pub mod clock;
+pub mod logging;
+pub mod tasks;
+
+pub use backoff::{Backoff, BackoffPolicy};
+pub use clock::{Clock, Timestamp};
+pub use tasks::Tasks;

@@ -1,0 +1,11 @@
+//! Log set-up for the binary: human lines to standard error, filtered by `CORACLE_LOG` (default `info`).
+
+use tracing_subscriber::EnvFilter;
+
+/// Installs the subscriber once per process; a second call changes nothing.
+pub fn init() {
+    let filter = EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    // Tests and `coracle up` inside a test may have installed one before; the first wins.
+    drop(subscriber.try_init());
+}
