@@ -15,6 +15,7 @@ pub mod client;
 pub mod controller;
 pub mod door;
 pub mod events;
+pub mod https;
 pub mod informer;
 pub mod lister;
 pub mod queue;

@@ -1,0 +1,186 @@
+//! The door over a socket: HTTPS to any Kubernetes API server.
+//!
+//! ```text
+//! Request ──path, query, body──▶ hyper (HTTP/2 where offered) ──▶ server
+//! Response / WatchEvent ◀──split into encoded objects── bytes
+//! ```
+//!
+//! Answers are split into objects without building trees: only metadata is read, the rest stays the bytes that arrived. Sizes
+//! and times are bounded; a watch has no time limit of ours, but one that is silent is noticed by HTTP/2 pings.
+
+mod answer;
+mod connector;
+mod route;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use meta::{Reason, Status};
+
+use crate::door::{Body, Door, EventStream, Request, Response, Verb, WatchEvent};
+pub use connector::Connector;
+
+/// The longest answer that is read into memory, as upstream's clients allow for lists.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// The longest single watch event.
+const EVENT_BYTES_MAX: usize = 32 << 20;
+/// How long a plain request may take; longer than the server's own limit of a minute.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
+/// A connection that answers no ping for this long is given up, and its watches end.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Where the API is and who we are.
+#[derive(Clone)]
+pub struct Config {
+    /// `https://host:port`, with no path.
+    pub server: http::Uri,
+    /// Trusted authorities, and our client certificate if that is how we authenticate.
+    pub tls: rustls::ClientConfig,
+    /// Asked before each request, so that a token may be renewed underneath.
+    pub token: Option<Arc<dyn TokenSource>>,
+    /// Names the program in the server's logs.
+    pub user_agent: String,
+}
+
+/// Gives the bearer token that is valid now.
+pub trait TokenSource: Send + Sync {
+    fn token(&self) -> Option<String>;
+}
+
+/// A token that never changes.
+impl TokenSource for String {
+    fn token(&self) -> Option<String> {
+        Some(self.clone())
+    }
+}
+
+/// A connection pool to one server with one identity.
+pub struct HttpsDoor {
+    hyper: HyperClient<Connector, Full<Bytes>>,
+    config: Config,
+}
+
+impl HttpsDoor {
+    pub fn new(config: Config) -> Self {
+        let mut builder = HyperClient::builder(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
+        builder.http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(PING_INTERVAL);
+        let hyper = builder.build(Connector::new(config.tls.clone()));
+        HttpsDoor { hyper, config }
+    }
+
+    async fn call(&self, request: &Request) -> Result<http::Response<Incoming>, Status> {
+        let uri = route::uri(&self.config.server, request).map_err(|error| Status::bad_request(error.to_string()))?;
+        let (media, body) = route::body(&request.body)?;
+        let mut builder = http::Request::builder()
+            .method(route::method(request.verb))
+            .uri(uri)
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, &self.config.user_agent);
+        if let Some(media) = media {
+            builder = builder.header(CONTENT_TYPE, media);
+        }
+        if let Some(token) = self.config.token.as_ref().and_then(|source| source.token()) {
+            builder = builder.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let call = builder.body(Full::new(body)).map_err(|error| Status::bad_request(error.to_string()))?;
+        self.hyper.request(call).await.map_err(|error| unreachable_server(&self.config.server, &error))
+    }
+}
+
+fn unreachable_server(server: &http::Uri, error: &dyn std::error::Error) -> Status {
+    let mut why = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        why = format!("{why}: {inner}");
+        source = inner.source();
+    }
+    Status::unavailable(format!("cannot reach the API server at {server}: {why}"))
+}
+
+#[async_trait]
+impl Door for HttpsDoor {
+    async fn send(&self, request: Request) -> Result<Response, Status> {
+        let exchange = async {
+            let answer = self.call(&request).await?;
+            let code = answer.status();
+            let bytes = http_body_util::Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let bytes =
+                bytes.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))?.to_bytes();
+            if !code.is_success() {
+                return Err(answer::failure(code, &bytes));
+            }
+            if request.verb == Verb::DeleteCollection { Ok(Response::Done) } else { answer::read(&bytes) }
+        };
+        let timed = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await;
+        timed.unwrap_or_else(|_| Err(Status::timeout("the API server did not answer in time", 1)))
+    }
+
+    async fn watch(&self, mut request: Request) -> Result<EventStream, Status> {
+        request.verb = Verb::Watch;
+        request.body = Body::None;
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.call(&request)).await;
+        let answer = answer.map_err(|_| Status::timeout("the API server did not answer in time", 1))??;
+        let code = answer.status();
+        if !code.is_success() {
+            let bytes = http_body_util::Limited::new(answer.into_body(), EVENT_BYTES_MAX).collect().await;
+            return Err(answer::failure(code, &bytes.map(|body| body.to_bytes()).unwrap_or_default()));
+        }
+        Ok(lines(answer.into_body()).boxed())
+    }
+}
+
+/// Splits the body at its newlines into events. Ends after the first error.
+fn lines(body: Incoming) -> impl futures::Stream<Item = WatchEvent> + Send {
+    struct State {
+        body: Incoming,
+        buffer: BytesMut,
+        /// How much of the buffer is known to hold no newline.
+        searched: usize,
+        ended: bool,
+    }
+    let state = State { body, buffer: BytesMut::new(), searched: 0, ended: false };
+    futures::stream::unfold(state, |mut state| async move {
+        loop {
+            if state.ended {
+                return None;
+            }
+            if let Some(at) = state.buffer[state.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = state.buffer.split_to(state.searched + at + 1).freeze();
+                state.searched = 0;
+                let event = answer::event(&line).unwrap_or_else(WatchEvent::Error);
+                state.ended = matches!(event, WatchEvent::Error(_));
+                return Some((event, state));
+            }
+            state.searched = state.buffer.len();
+            if state.buffer.len() > EVENT_BYTES_MAX {
+                state.ended = true;
+                return Some((WatchEvent::Error(Status::too_large("a watch event is too large")), state));
+            }
+            match state.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        state.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    state.ended = true;
+                    let status = Status::new(Reason::ServiceUnavailable, format!("the watch broke off: {error}"));
+                    return Some((WatchEvent::Error(status), state));
+                }
+                None => return None,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;
