@@ -92,6 +92,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
+    /// As [`Queue::add`], for each of several keys.
+    pub fn add_all(&self, keys: impl IntoIterator<Item = K>) {
+        keys.into_iter().for_each(|key| self.add(key));
+    }
+
     /// Has `key` worked on after `wait`, or earlier if it is due earlier already.
     pub fn add_after(&self, key: K, wait: Duration) {
         if wait.is_zero() {

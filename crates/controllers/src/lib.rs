@@ -1,1 +1,48 @@
-//! controllers
+//! The controllers: loops that make the cluster what its objects say.
+//!
+//! Each module is one controller of upstream's controller manager: informers feed a queue of keys, `sync(key)` reads listers,
+//! a pure `plan` decides, a thin `apply` writes through the client, status last. None of them keeps state that a restart
+//! would lose, none polls, and none knows another: they meet in the objects.
+//!
+//! Informers are shared and read with the identity of the controller manager; writes are made by each controller with the
+//! identity upstream gives it (`system:serviceaccount:kube-system:deployment-controller`, ...), so RBAC bounds each one.
+
+mod claim;
+//mod deployment;
+mod expectations;
+mod pods;
+mod replicaset;
+pub mod views;
+
+use std::sync::Arc;
+
+use base::{Clock, Tasks};
+use client::events::Recorder;
+use client::{Client, Informers};
+
+/// How many keys of one controller are synced at a time, as upstream's defaults.
+const WORKERS: usize = 5;
+
+/// What a controller is given.
+#[derive(Clone)]
+pub struct Context {
+    pub informers: Informers,
+    pub clock: Clock,
+    pub tasks: Tasks,
+    /// A client with the identity of the named controller (`deployment-controller`, ...).
+    pub client_for: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+}
+
+impl Context {
+    /// The client and the event recorder of the controller called `name`.
+    fn identity(&self, name: &str) -> (Client, Recorder) {
+        let client = (self.client_for)(name);
+        let recorder = Recorder::new(client.clone(), self.clock.clone(), &self.tasks, name, "");
+        (client, recorder)
+    }
+}
+
+/// Starts every controller; they stop with `cx.tasks`.
+pub fn start(cx: &Context) {
+    replicaset::start(cx);
+}
