@@ -8,7 +8,7 @@
 //! identity upstream gives it (`system:serviceaccount:kube-system:deployment-controller`, ...), so RBAC bounds each one.
 
 mod claim;
-//mod deployment;
+mod deployment;
 mod expectations;
 mod pods;
 mod replicaset;
@@ -45,4 +45,5 @@ impl Context {
 /// Starts every controller; they stop with `cx.tasks`.
 pub fn start(cx: &Context) {
     replicaset::start(cx);
+    deployment::start(cx);
 }
