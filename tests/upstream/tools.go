@@ -1,0 +1,15 @@
+//go:build tools
+
+// Package upstream names the upstream programs that `cargo xtask upstream` can build,
+// so that `go mod tidy` keeps their dependencies pinned. Nothing here is ever compiled.
+package upstream
+
+import (
+	_ "k8s.io/kubernetes/cmd/kube-apiserver"
+	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
+	_ "k8s.io/kubernetes/cmd/kube-proxy"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler"
+	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
+	_ "k8s.io/kubernetes/pkg/generated/openapi"
+)

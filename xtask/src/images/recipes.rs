@@ -1,0 +1,318 @@
+//! The table of test images: what each layer is made from and how each image is started.
+//!
+//! One fact in one place: a new image is a row in `images` and, if it needs files of its own, a layer in `layers`. The
+//! key of a layer is made from this very file, so a changed recipe is remade and nothing stale is ever served.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use super::apt::Apt;
+use super::compile;
+use super::tree::Tree;
+
+/// How a layer's tar is packed; both occur in real registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    Gzip,
+    None,
+}
+
+/// Whose manifest format an image is published in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Oci,
+    /// An OCI index that names another architecture too.
+    OciIndex,
+    Docker,
+}
+
+pub struct Layer {
+    pub name: &'static str,
+    pub compression: Compression,
+    make: fn(&Path) -> Result<Tree>,
+}
+
+impl Layer {
+    /// Names the layer's content in the cache.
+    pub fn key(&self) -> String {
+        let parts = [self.name, include_str!("recipes.rs"), include_str!("compile.rs"), compile::PROGRAMS_TEXT];
+        let digest =
+            parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
+        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{short}", self.name)
+    }
+
+    /// Makes the files; `cache` holds what was fetched and compiled before.
+    pub fn make(&self, cache: &Path) -> Result<Tree> {
+        (self.make)(cache).with_context(|| format!("making image layer {}", self.name))
+    }
+}
+
+#[derive(Default)]
+pub struct Start {
+    pub entrypoint: &'static [&'static str],
+    pub cmd: &'static [&'static str],
+    pub env: &'static [&'static str],
+    pub workdir: &'static str,
+    pub user: &'static str,
+    pub stop_signal: &'static str,
+    pub ports: &'static [&'static str],
+}
+
+pub struct Image {
+    /// As a manifest would name it.
+    pub name: &'static str,
+    /// As the registry knows it.
+    pub repository: &'static str,
+    pub tag: &'static str,
+    pub format: Format,
+    pub layers: &'static [&'static str],
+    pub start: Start,
+}
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[rustfmt::skip]
+pub fn layers() -> Vec<Layer> {
+    use Compression::{Gzip, None as Plain};
+    vec![
+        Layer { name: "busybox", compression: Gzip, make: busybox },
+        Layer { name: "debian", compression: Gzip, make: debian },
+        Layer { name: "nginx", compression: Gzip, make: nginx },
+        Layer { name: "redis", compression: Gzip, make: redis },
+        Layer { name: "stress", compression: Plain, make: stress },
+        Layer { name: "pause", compression: Gzip, make: pause },
+        Layer { name: "payment-service", compression: Gzip, make: payment_service },
+    ]
+}
+
+pub fn images() -> Vec<Image> {
+    vec![
+        Image {
+            name: "busybox:1.36",
+            repository: "library/busybox",
+            tag: "1.36",
+            format: Format::OciIndex,
+            layers: &["busybox"],
+            start: Start { cmd: &["sh"], env: &[PATH], ..Start::default() },
+        },
+        Image {
+            name: "nginx:1.27",
+            repository: "library/nginx",
+            tag: "1.27",
+            format: Format::Docker,
+            layers: &["debian", "nginx"],
+            start: Start {
+                cmd: &["nginx", "-g", "daemon off;"],
+                env: &[PATH],
+                stop_signal: "SIGQUIT",
+                ports: &["80/tcp"],
+                ..Start::default()
+            },
+        },
+        Image {
+            name: "redis:7.2",
+            repository: "library/redis",
+            tag: "7.2",
+            format: Format::Oci,
+            layers: &["debian", "redis"],
+            start: Start {
+                cmd: &["redis-server", "--protected-mode", "no"],
+                env: &[PATH],
+                workdir: "/data",
+                user: "redis",
+                ports: &["6379/tcp"],
+                ..Start::default()
+            },
+        },
+        Image {
+            name: "polinux/stress",
+            repository: "polinux/stress",
+            tag: "latest",
+            format: Format::Oci,
+            layers: &["debian", "stress"],
+            start: Start { cmd: &["stress", "--help"], env: &[PATH], ..Start::default() },
+        },
+        Image {
+            name: "registry.k8s.io/pause:3.10",
+            repository: "pause",
+            tag: "3.10",
+            format: Format::Oci,
+            layers: &["pause"],
+            start: Start { entrypoint: &["/pause"], env: &[PATH], user: "65535:65535", ..Start::default() },
+        },
+        payment("payment-service:1.0", "1.0", &[PATH, "APP_VERSION=1.0"]),
+        payment("payment-service:1.1", "1.1", &[PATH, "APP_VERSION=1.1"]),
+    ]
+}
+
+fn payment(name: &'static str, tag: &'static str, env: &'static [&'static str]) -> Image {
+    Image {
+        name,
+        repository: "library/payment-service",
+        tag,
+        format: Format::Oci,
+        layers: &["payment-service"],
+        start: Start {
+            entrypoint: &["/payment-service"],
+            env,
+            user: "10001",
+            ports: &["8080/tcp"],
+            ..Start::default()
+        },
+    }
+}
+
+const BUSYBOX_PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\n\
+    bin:x:2:2:bin:/bin:/bin/false\nwww-data:x:33:33:www-data:/var/www:/bin/false\n\
+    nobody:x:65534:65534:nobody:/home:/bin/false\n";
+const BUSYBOX_GROUP: &str = "root:x:0:\ndaemon:x:1:\nbin:x:2:\nwww-data:x:33:\nusers:x:100:\nnobody:x:65534:\n";
+
+fn busybox(cache: &Path) -> Result<Tree> {
+    let program = compile::busybox(cache)?;
+    let mut tree = Tree::default();
+    for (dir, mode) in [("dev", 0o755), ("etc", 0o755), ("home", 0o755), ("root", 0o700), ("tmp", 0o1777)] {
+        tree.dir(dir, mode);
+    }
+    tree.dir("usr/sbin", 0o755).dir("var/www", 0o755).dir("var/spool/mail", 0o755);
+    tree.file("etc/passwd", 0o644, BUSYBOX_PASSWD).file("etc/group", 0o644, BUSYBOX_GROUP);
+    tree.file("etc/shadow", 0o640, "root:*:10933:0:99999:7:::\n");
+    tree.file("etc/nsswitch.conf", 0o644, "hosts: files dns\n");
+    tree.owned_by("home", 65534, 65534).owned_by("var/www", 33, 33);
+    tree.file("bin/busybox", 0o755, program.bytes);
+    for applet in program.applets.iter().filter(|applet| *applet != "busybox") {
+        tree.hardlink(&format!("bin/{applet}"), "bin/busybox");
+    }
+    tree.symlink("usr/bin/env", "../../bin/env");
+    Ok(tree)
+}
+
+/// The programs a person expects in a Debian container, and the libraries that the images on top share.
+const DEBIAN: [&str; 36] = [
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "findutils",
+    "grep",
+    "hostname",
+    "libacl1",
+    "libattr1",
+    "libc-bin",
+    "libc6",
+    "libcap2",
+    "libcrypt1",
+    "libgcc-s1",
+    "libgcrypt20",
+    "libgmp10",
+    "libgpg-error0",
+    "liblz4-1",
+    "liblzma5",
+    "libpcre2-8-0",
+    "libproc2-0",
+    "libselinux1",
+    "libssl3",
+    "libstdc++6",
+    "libsystemd0",
+    "libtinfo6",
+    "libzstd1",
+    "mawk",
+    "netbase",
+    "procps",
+    "sed",
+    "tzdata",
+    "util-linux",
+    "libsmartcols1",
+    "zlib1g",
+];
+
+fn debian(cache: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    tree.merged_usr();
+    for package in Apt::at(cache)?.packages(&DEBIAN)? {
+        tree.add_package(&package)?;
+    }
+    for name in ["passwd", "group"] {
+        let master = format!("usr/share/base-passwd/{name}.master");
+        let content = tree.read(&master).with_context(|| format!("base-passwd has no {master}"))?.to_vec();
+        tree.file(&format!("etc/{name}"), 0o644, content);
+    }
+    tree.file("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files dns\n");
+    tree.symlink("usr/bin/sh", "dash")
+        .symlink("usr/bin/awk", "mawk")
+        .symlink("etc/localtime", "/usr/share/zoneinfo/UTC");
+    tree.dir("tmp", 0o1777).dir("var/tmp", 0o1777).dir("root", 0o700);
+    Ok(tree)
+}
+
+const NGINX_CONF: &str = "user www-data;\nworker_processes auto;\nerror_log /var/log/nginx/error.log notice;\n\
+    pid /run/nginx.pid;\nevents { worker_connections 1024; }\nhttp {\n    include /etc/nginx/mime.types;\n    \
+    default_type application/octet-stream;\n    access_log /var/log/nginx/access.log;\n    sendfile on;\n    \
+    keepalive_timeout 65;\n    include /etc/nginx/conf.d/*.conf;\n}\n";
+const NGINX_SITE: &str = "server {\n    listen 80;\n    server_name localhost;\n    root /usr/share/nginx/html;\n    \
+    index index.html;\n}\n";
+
+fn nginx(cache: &Path) -> Result<Tree> {
+    let mut packages = Tree::default();
+    for package in Apt::at(cache)?.packages(&["nginx", "nginx-common"])? {
+        packages.add_package(&package)?;
+    }
+    let mut tree = Tree::default();
+    for (path, mode) in [("usr/sbin/nginx", 0o755), ("etc/nginx/mime.types", 0o644)] {
+        let bytes = packages.read(path).with_context(|| format!("Debian's nginx has no {path}"))?.to_vec();
+        tree.file(path, mode, bytes);
+    }
+    tree.file("etc/nginx/nginx.conf", 0o644, NGINX_CONF).file("etc/nginx/conf.d/default.conf", 0o644, NGINX_SITE);
+    let page = "<!DOCTYPE html>\n<title>Welcome to nginx!</title>\n<h1>Welcome to nginx!</h1>\n";
+    tree.file("usr/share/nginx/html/index.html", 0o644, page);
+    tree.symlink("var/log/nginx/access.log", "/dev/stdout").symlink("var/log/nginx/error.log", "/dev/stderr");
+    tree.dir("var/lib/nginx", 0o755).owned_by("var/lib/nginx", 33, 33).dir("run", 0o755);
+    Ok(tree)
+}
+
+const REDIS: [&str; 8] =
+    ["redis-server", "redis-tools", "libatomic1", "libjemalloc2", "liblua5.1-0", "liblzf1", "lua-bitop", "lua-cjson"];
+
+fn redis(cache: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    for package in Apt::at(cache)?.packages(&REDIS)? {
+        tree.add_package(&package)?;
+    }
+    let base = Apt::at(cache)?.packages(&["base-passwd"])?;
+    let mut masters = Tree::default();
+    for package in &base {
+        masters.add_package(package)?;
+    }
+    for (name, line) in [("passwd", "redis:x:999:999::/data:/usr/sbin/nologin\n"), ("group", "redis:x:999:\n")] {
+        let mut content = masters.read(&format!("usr/share/base-passwd/{name}.master")).unwrap_or_default().to_vec();
+        content.extend_from_slice(line.as_bytes());
+        tree.file(&format!("etc/{name}"), 0o644, content);
+    }
+    tree.dir("data", 0o755).owned_by("data", 999, 999);
+    Ok(tree)
+}
+
+fn stress(cache: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    for package in Apt::at(cache)?.packages(&["stress"])? {
+        tree.add_package(&package)?;
+    }
+    Ok(tree)
+}
+
+fn pause(_cache: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    tree.file("pause", 0o755, compile::pause()?);
+    Ok(tree)
+}
+
+fn payment_service(_cache: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    tree.file("payment-service", 0o755, compile::payment_service()?);
+    tree.file("etc/passwd", 0o644, "root:x:0:0:root:/:/\npayment:x:10001:10001:payment:/:/\n");
+    tree.dir("tmp", 0o1777);
+    Ok(tree)
+}

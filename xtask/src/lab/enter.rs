@@ -1,0 +1,270 @@
+//! Acting on one node from inside a lab: `lab-node exec 1 -- ps`, `lab-node lose 2`, `lab-node cut 2`, ...
+//!
+//! Entering a node's namespaces is for good, so each action is a process of its own. This is also how lab-init itself
+//! boots nodes and starts Coracle on them.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::state::{self, Node, Plan};
+use super::{cgroups, cluster, hub, network, node_init, reaper, spawn};
+
+const BOOT_MS_MAX: u64 = 10_000;
+const STOP_MS_MAX: u64 = 30_000;
+const LOOK_AGAIN_MS: u64 = 10;
+
+#[derive(Args)]
+pub struct NodeArguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Make a node's namespaces and plug it in; a new number adds a node
+    Boot { node: usize },
+    /// Start Coracle on a node; extra flags may follow
+    Start {
+        node: usize,
+        #[arg(last = true)]
+        flags: Vec<OsString>,
+    },
+    /// Ask Coracle on a node to end, and wait for it
+    Stop { node: usize },
+    /// `kill -9` of every Coracle process on a node except the shims that hold containers
+    Crash { node: usize },
+    /// A node dies: everything on it is gone, its disk is not
+    Lose { node: usize },
+    /// Pull a node's network cable
+    Cut { node: usize },
+    /// Plug a node's network cable in again
+    Heal { node: usize },
+    /// Run a command on a node
+    Exec {
+        node: usize,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Print what Coracle said on a node
+    Log { node: usize },
+    /// Wait for the lab's end and clean up after it
+    #[command(hide = true)]
+    Janitor,
+}
+
+pub fn run_on_node(arguments: &NodeArguments) -> Result<ExitCode> {
+    let dir = std::env::var_os(state::DIR_VARIABLE).map(PathBuf::from);
+    let dir = dir.context("`lab-node` acts on the lab it runs in: start one with `cargo xtask lab`")?;
+    if matches!(arguments.action, Action::Janitor) {
+        state::wait_until_unlocked(&dir)?;
+        return reaper::reap_dead_labs().map(|()| ExitCode::SUCCESS);
+    }
+    let plan = Plan::read(&dir)?;
+    let done = |outcome: Result<()>| outcome.map(|()| ExitCode::SUCCESS);
+    match &arguments.action {
+        Action::Boot { node } => done(boot(&plan, &plan.node(*node)?)),
+        Action::Start { node, flags } => done(start(&plan, &plan.node(*node)?, flags)),
+        Action::Stop { node } => done(stop(&plan.node(*node)?)),
+        Action::Crash { node } => done(crash(&plan, &plan.node(*node)?)),
+        Action::Lose { node } => done(lose(&plan.node(*node)?)),
+        Action::Cut { node } => done(network::set_cable(&plan.node(*node)?, false)),
+        Action::Heal { node } => done(network::set_cable(&plan.node(*node)?, true)),
+        Action::Exec { node, command } => exec(&plan, &plan.node(*node)?, command),
+        Action::Log { node } => done(print_log(&plan.node(*node)?)),
+        Action::Janitor => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn boot(plan: &Plan, node: &Node) -> Result<()> {
+    if node.init_pid().is_ok_and(is_alive) {
+        bail!("{} is running", node.name);
+    }
+    fs::create_dir_all(&node.run)?;
+    fs::create_dir_all(&node.data)?;
+    cgroups::create(&node.host_cgroup())?;
+    let ready = node.run.join(node_init::READY_FILE);
+    if ready.exists() {
+        fs::remove_file(&ready)?;
+    }
+    let flags = CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    let log = File::create(node.run.join("init.log"))?;
+    let mut command = Command::new(&plan.xtask);
+    command.arg("__node-init").arg(plan.dir()).arg(node.number.to_string());
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let init = spawn::spawn(flags, &[], spawn::owned_in_own_session(command))?;
+    fs::write(node.run.join("init.pid"), init.to_string())?;
+    wait_for(BOOT_MS_MAX, || ready.exists()).with_context(|| {
+        format!("{} did not boot:\n{}", node.name, fs::read_to_string(node.run.join("init.log")).unwrap_or_default())
+    })?;
+    network::connect(node, init.as_raw())
+}
+
+fn start(plan: &Plan, node: &Node, flags: &[OsString]) -> Result<()> {
+    if state::read_pid(&node.coracle_pid_file()).is_ok_and(is_alive) {
+        bail!("Coracle runs on {} already", node.name);
+    }
+    let log = File::options().create(true).append(true).open(node.log())?;
+    let pid_file = File::create(node.coracle_pid_file())?;
+    let mut command = Command::new(&plan.coracle);
+    command.args(cluster::coracle_arguments(plan, node)).args(flags);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.env_remove("KUBECONFIG").env("RUST_BACKTRACE", "1");
+    enter(node)?;
+    let child = spawn::in_own_session(&mut command).spawn().context("starting coracle")?;
+    use std::io::Write;
+    write!(&pid_file, "{}", child.id()).context("writing coracle's process number")
+}
+
+fn stop(node: &Node) -> Result<()> {
+    let pid = state::read_pid(&node.coracle_pid_file())?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("Coracle does not run on {}", node.name))?;
+    wait_for(STOP_MS_MAX, || !is_alive(pid))
+        .with_context(|| format!("Coracle on {} does not end:\n{}", node.name, node.log_tail()))
+}
+
+fn crash(plan: &Plan, node: &Node) -> Result<()> {
+    let main = state::read_pid(&node.coracle_pid_file())?;
+    let group = node.init_pid()?;
+    for pid in processes_of(&plan.coracle, group)? {
+        // one that ended in the meantime is as dead as we want it
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    wait_for(STOP_MS_MAX, || !is_alive(main)).context("killed, yet alive")
+}
+
+/// Every process in the node that runs `program`, except shims: they belong to the containers.
+fn processes_of(program: &Path, node_init: i32) -> Result<Vec<i32>> {
+    let namespace = |pid: i32, path: &str| fs::read_link(format!("/proc/{pid}/{path}")).ok();
+    let node = namespace(node_init, "ns/net").context("the node's process 1 is gone")?;
+    let entries = fs::read_dir("/proc")?.filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    Ok(pids
+        .filter(|pid| namespace(*pid, "ns/net").as_ref() == Some(&node))
+        .filter(|pid| namespace(*pid, "exe").as_deref() == Some(program))
+        .filter(|pid| !is_shim(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()))
+        .collect())
+}
+
+fn is_shim(command_line: &[u8]) -> bool {
+    let mut words = command_line.split(|byte| *byte == 0).take(2);
+    words.any(|word| String::from_utf8_lossy(word).contains("shim"))
+}
+
+fn lose(node: &Node) -> Result<()> {
+    let init = node.init_pid()?;
+    kill(Pid::from_raw(init), Signal::SIGKILL).with_context(|| format!("{} is gone already", node.name))?;
+    wait_for(STOP_MS_MAX, || !is_alive(init)).context("killed, yet alive")
+}
+
+fn exec(plan: &Plan, node: &Node, command: &[OsString]) -> Result<ExitCode> {
+    let (program, arguments) = command.split_first().context("no command")?;
+    let mut child = Command::new(program);
+    child.args(arguments);
+    hub::environment(plan, &mut child)?;
+    enter(node)?;
+    let status = child.status().with_context(|| format!("starting {}", program.to_string_lossy()))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)))
+}
+
+fn print_log(node: &Node) -> Result<()> {
+    let mut log = File::open(node.log()).with_context(|| format!("Coracle was never started on {}", node.name))?;
+    std::io::copy(&mut log, &mut std::io::stdout()).context("printing the log").map(drop)
+}
+
+/// Makes this process a member of the node: its groups, and every namespace it has for itself. Children are members
+/// of its process namespace too.
+fn enter(node: &Node) -> Result<()> {
+    cgroups::join(&node.host_cgroup())?;
+    let flags = [
+        ("net", CloneFlags::CLONE_NEWNET),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("pid", CloneFlags::CLONE_NEWPID),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+    ];
+    enter_namespaces(node.init_pid()?, &flags).with_context(|| format!("entering {}", node.name))
+}
+
+fn enter_namespaces(pid: i32, flags: &[(&str, CloneFlags)]) -> Result<()> {
+    let opened = flags.iter().map(|(name, flag)| Ok((File::open(format!("/proc/{pid}/ns/{name}"))?, *flag)));
+    // all first: after the mount namespace, /proc is another
+    for (namespace, flag) in opened.collect::<std::io::Result<Vec<_>>>()? {
+        setns(namespace.as_fd(), flag)?;
+    }
+    Ok(())
+}
+
+/// Runs a command in a kept lab, from outside it.
+pub fn run_in_lab(id: &str, command: &[OsString]) -> Result<ExitCode> {
+    let dir = state::dir_of(id)?;
+    let plan = Plan::read(&dir)?;
+    let init = state::read_pid(&dir.join("host-pid"))?;
+    let command = super::shell_or(command);
+    let mut child = Command::new(&command[0]);
+    child.args(&command[1..]);
+    hub::environment(&plan, &mut child)?;
+    let flags = [
+        ("net", CloneFlags::CLONE_NEWNET),
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("pid", CloneFlags::CLONE_NEWPID),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+    ];
+    enter_namespaces(init, &flags).with_context(|| format!("entering lab {id}"))?;
+    let status = child.status().with_context(|| format!("starting {}", command[0].to_string_lossy()))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)))
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    // a zombie is dead, though its number is not free yet
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Looks again and again until `condition` holds; an error after `ms_max`, stretched on a slow machine.
+pub fn wait_for(ms_max: u64, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_millis(ms_max * state::slowness());
+    while !condition() {
+        if Instant::now() > deadline {
+            bail!("not within {} s", ms_max * state::slowness() / 1000);
+        }
+        thread::sleep(Duration::from_millis(LOOK_AGAIN_MS));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shims_are_told_from_servers() {
+        assert!(is_shim(b"coracle-shim\0--id\0x\0"));
+        assert!(is_shim(b"/x/coracle\0shim\0x\0"));
+        assert!(!is_shim(b"/x/coracle\0up\0--data-dir\0/shim\0"));
+    }
+
+    #[test]
+    fn this_process_is_alive_and_an_ended_one_is_not() {
+        assert!(is_alive(i32::try_from(std::process::id()).unwrap()));
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        wait_for(5_000, || !is_alive(pid)).unwrap();
+        child.wait().unwrap();
+        assert!(!is_alive(pid));
+    }
+}

@@ -1,0 +1,112 @@
+//! What the hub is besides its links: its view of the file system, the registry, and the command's environment.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+
+use super::spawn;
+use super::state::{DIR_VARIABLE, HUB, Plan, REGISTRY_PORT};
+use crate::paths;
+
+const REGISTRY_START_MS_MAX: u64 = 20_000;
+const LOOK_AGAIN_MS: u64 = 20;
+
+/// Cuts this namespace's mounts off from the machine's, and gives it the /proc and /sys of its own namespaces.
+pub fn own_view(scratch: &Path) -> Result<()> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("making the mounts private")?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).context("mounting /proc")?;
+    own_sys(scratch)
+}
+
+/// /sys shows the links of the namespace that mounted it; the control groups under it are carried over.
+fn own_sys(scratch: &Path) -> Result<()> {
+    let none: Option<&str> = None;
+    let kept = scratch.join("cgroup");
+    fs::create_dir_all(&kept)?;
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some("/sys/fs/cgroup"), &kept, none, bind, none).context("keeping the control groups")?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).context("mounting /sys")?;
+    mount(Some(&kept), "/sys/fs/cgroup", none, bind, none).context("bringing back the control groups")?;
+    nix::mount::umount2(&kept, nix::mount::MntFlags::MNT_DETACH).context("letting go of the kept control groups")
+}
+
+/// Lays `content` over a file under /etc, for this mount namespace only.
+pub fn overlay_file(scratch: &Path, target: &str, content: &str) -> Result<()> {
+    // the machine's may be a link into /run: what programs read is where it leads
+    let Ok(real) = Path::new(target).canonicalize() else { return Ok(()) };
+    let source = scratch.join(real.file_name().context("a file has a name")?);
+    fs::write(&source, content).with_context(|| format!("writing {}", source.display()))?;
+    let none: Option<&str> = None;
+    mount(Some(&source), &real, none, MsFlags::MS_BIND, none).with_context(|| format!("covering {}", real.display()))
+}
+
+/// /etc/hosts of everything in the lab.
+pub fn hosts(plan: &Plan, own_name: &str) -> Result<String> {
+    let mut text = format!("127.0.0.1 localhost {own_name}\n::1 localhost\n{HUB} hub registry.lab\n");
+    for node in plan.all_nodes()? {
+        text.push_str(&format!("{} {}\n", node.address, node.name));
+    }
+    Ok(text)
+}
+
+/// Starts the registry on the hub's address and waits until it answers.
+pub fn start_registry(plan: &Plan) -> Result<()> {
+    let config = plan.dir().join("registry.yml");
+    let storage = plan.registry_storage();
+    fs::create_dir_all(&storage)?;
+    let text = format!(
+        "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: {HUB}:{REGISTRY_PORT}\n",
+        storage.display()
+    );
+    fs::write(&config, text).context("writing the registry's configuration")?;
+    let log = File::create(plan.dir().join("registry.log"))?;
+    let program = paths::find_program("docker-registry")
+        .context("the lab's registry is Debian's: install it with `apt-get install docker-registry`")?;
+    let mut command = Command::new(program);
+    command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    spawn::in_own_session(&mut command).spawn().context("starting the registry")?;
+    let address = SocketAddr::V4(SocketAddrV4::new(HUB, REGISTRY_PORT));
+    let deadline = Instant::now() + Duration::from_millis(REGISTRY_START_MS_MAX * super::state::slowness());
+    while TcpStream::connect(address).is_err() {
+        if Instant::now() > deadline {
+            bail!("the registry does not answer:\n{}", fs::read_to_string(plan.dir().join("registry.log"))?);
+        }
+        thread::sleep(Duration::from_millis(LOOK_AGAIN_MS));
+    }
+    Ok(())
+}
+
+/// A folder for the PATH: the pinned kubectl, and `lab-node`.
+pub fn make_bin(plan: &Plan) -> Result<()> {
+    let bin = plan.dir().join("bin");
+    paths::fresh_dir(&bin)?;
+    symlink(&plan.kubectl, bin.join("kubectl")).context("linking kubectl")?;
+    if !plan.bare {
+        symlink(&plan.coracle, bin.join("coracle")).context("linking coracle")?;
+    }
+    let script = bin.join("lab-node");
+    fs::write(&script, format!("#!/bin/sh\nexec '{}' lab-node \"$@\"\n", plan.xtask.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).context("making lab-node executable")
+}
+
+/// What a command in the lab finds in its environment.
+pub fn environment(plan: &Plan, command: &mut Command) -> Result<()> {
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let with_bin = std::iter::once(plan.dir().join("bin")).chain(std::env::split_paths(&old));
+    command.env("PATH", std::env::join_paths(with_bin)?);
+    command.env("KUBECONFIG", plan.kubeconfig()).env(DIR_VARIABLE, plan.dir());
+    command.env("CORACLE_LAB_NODES", plan.nodes.to_string());
+    command.env("CORACLE_LAB_REGISTRY", format!("{HUB}:{REGISTRY_PORT}"));
+    for proxy in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        command.env_remove(proxy);
+    }
+    Ok(())
+}
