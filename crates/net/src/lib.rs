@@ -13,6 +13,11 @@
 //!
 //! Deliberately not here: which pods exist (the runtime calls [`pod`] through `cri::PodNetwork`), names (`dns`), HTTP (the gateway).
 
+pub mod conntrack;
+pub mod ipam;
+pub mod link;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod proxy;
+pub mod sysctl;

@@ -42,6 +42,11 @@ impl Rule {
         Rule { family, writer: Writer::new() }
     }
 
+    /// The table's family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     pub(super) fn expressions(&self) -> &[u8] {
         self.writer.bytes()
     }

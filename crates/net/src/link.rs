@@ -1,0 +1,425 @@
+//! Links, addresses, routes and neighbours of one network namespace.
+//!
+//! A thin layer over the kernel's route netlink: each method is one request, applied when it returns. Adding replaces what is there,
+//! deleting does not mind absence, so that everything built on this can simply be done again.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NetlinkSerializable, Parseable};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::netlink::{Request, Socket};
+
+/// Marks the routes that are ours.
+const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
+
+/// A hardware address.
+pub type Mac = [u8; 6];
+
+/// A link as far as we care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+}
+
+/// A veth pair to create.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    /// This namespace's end.
+    pub name: &'a str,
+    pub mac: Mac,
+    /// The other end, created right in `peer_namespace`.
+    pub peer_name: &'a str,
+    pub peer_mac: Mac,
+    pub peer_namespace: BorrowedFd<'a>,
+    pub mtu: u32,
+}
+
+/// A VXLAN device to create.
+#[derive(Debug)]
+pub struct Vxlan<'a> {
+    pub name: &'a str,
+    pub mac: Mac,
+    /// Network identifier.
+    pub id: u32,
+    /// UDP port.
+    pub port: u16,
+    /// The address that outer packets come from.
+    pub local: IpAddr,
+    pub mtu: u32,
+}
+
+/// Where packets for a destination go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    pub destination: IpNet,
+    /// Index of the device; `None` makes the destination unreachable.
+    pub device: Option<u32>,
+    pub gateway: Option<IpAddr>,
+    /// The source address of packets from this host.
+    pub source: Option<IpAddr>,
+}
+
+impl Route {
+    /// A destination that is right behind a device.
+    pub fn direct(destination: IpNet, device: u32) -> Self {
+        Route { destination, device: Some(device), gateway: None, source: None }
+    }
+}
+
+/// A connection to the links and routes of the namespace it was opened in.
+#[derive(Debug)]
+pub struct Links {
+    socket: Socket,
+}
+
+impl Links {
+    /// Opens a connection in the calling thread's network namespace.
+    pub fn open() -> io::Result<Self> {
+        Ok(Links { socket: Socket::route()? })
+    }
+
+    /// The link of this name, if there is one.
+    pub fn find(&mut self, name: &str) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.get(RouteNetlinkMessage::GetLink(message)) {
+            Ok(answer) => Ok(answer.as_deref().and_then(parse_link)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The index of a link that has to exist.
+    pub fn index(&mut self, name: &str) -> io::Result<u32> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no device {name}"));
+        self.find(name)?.map(|link| link.index).ok_or_else(missing)
+    }
+
+    /// All links.
+    pub fn list(&mut self) -> io::Result<Vec<Link>> {
+        let mut links = Vec::new();
+        let (kind, body) = encode(&RouteNetlinkMessage::GetLink(LinkMessage::default()));
+        self.socket.dump(&Request { kind, flags: 0, body: &body }, |_, answer| links.extend(parse_link(answer)))?;
+        Ok(links)
+    }
+
+    /// Creates a veth pair; both ends are down.
+    pub fn create_veth(&mut self, veth: &Veth<'_>) -> io::Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![
+            LinkAttribute::IfName(veth.peer_name.to_owned()),
+            LinkAttribute::Address(veth.peer_mac.to_vec()),
+            LinkAttribute::Mtu(veth.mtu),
+            LinkAttribute::NetNsFd(veth.peer_namespace.as_raw_fd()),
+        ];
+        let data = InfoData::Veth(InfoVeth::Peer(peer));
+        self.create(veth.name, veth.mac, veth.mtu, vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)])
+    }
+
+    /// Creates a VXLAN device that learns nothing by itself; it is down.
+    pub fn create_vxlan(&mut self, vxlan: &Vxlan<'_>) -> io::Result<()> {
+        let local = match vxlan.local {
+            IpAddr::V4(v4) => InfoVxlan::Local(v4),
+            IpAddr::V6(v6) => InfoVxlan::Local6(v6),
+        };
+        let data = vec![InfoVxlan::Id(vxlan.id), local, InfoVxlan::Port(vxlan.port), InfoVxlan::Learning(false)];
+        let info = vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))];
+        self.create(vxlan.name, vxlan.mac, vxlan.mtu, info)
+    }
+
+    fn create(&mut self, name: &str, mac: Mac, mtu: u32, info: Vec<LinkInfo>) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(mac.to_vec()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::LinkInfo(info),
+        ];
+        self.change(RouteNetlinkMessage::NewLink(message), libc::NLM_F_CREATE | libc::NLM_F_EXCL)
+    }
+
+    /// Brings a link up.
+    pub fn set_up(&mut self, index: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Keeps the kernel from giving a link an IPv6 address and soliciting routers when it comes up.
+    pub fn without_link_local(&mut self, index: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]));
+        match self.change(RouteNetlinkMessage::SetLink(message), 0) {
+            // A kernel without IPv6 has nothing to keep from.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Deletes a link, and with it the other end of a pair.
+    pub fn delete(&mut self, name: &str) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        forgive_absence(self.change(RouteNetlinkMessage::DelLink(message), 0))
+    }
+
+    /// Gives a link an address.
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix_len: u8) -> io::Result<()> {
+        let message = address_message(index, address, prefix_len);
+        self.change(RouteNetlinkMessage::NewAddress(message), libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
+    }
+
+    /// Takes an address from a link.
+    pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix_len: u8) -> io::Result<()> {
+        let message = address_message(index, address, prefix_len);
+        forgive_absence(self.change(RouteNetlinkMessage::DelAddress(message), 0))
+    }
+
+    /// The device that has this address.
+    pub fn device_of(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+        let mut found = None;
+        let (kind, body) = encode(&RouteNetlinkMessage::GetAddress(AddressMessage::default()));
+        self.socket.dump(&Request { kind, flags: 0, body: &body }, |_, answer| {
+            if let Ok(message) = AddressMessage::parse(answer) {
+                let ours = |attribute: &AddressAttribute| match attribute {
+                    AddressAttribute::Local(local) | AddressAttribute::Address(local) => *local == address,
+                    _ => false,
+                };
+                if message.attributes.iter().any(ours) {
+                    found = Some(message.header.index);
+                }
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Adds a route, in place of one to the same destination.
+    pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
+        let message = RouteNetlinkMessage::NewRoute(route_message(route));
+        self.change(message, libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
+    }
+
+    /// Deletes one of our routes.
+    pub fn delete_route(&mut self, route: &Route) -> io::Result<()> {
+        forgive_absence(self.change(RouteNetlinkMessage::DelRoute(route_message(route)), 0))
+    }
+
+    /// Our routes in the main table.
+    pub fn routes(&mut self) -> io::Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.header.table = RouteHeader::RT_TABLE_MAIN;
+            message.header.protocol = ROUTE_PROTOCOL;
+            let (kind, body) = encode(&RouteNetlinkMessage::GetRoute(message));
+            let result = self.socket.dump(&Request { kind, flags: 0, body: &body }, |_, answer| {
+                routes.extend(RouteMessage::parse(answer).ok().and_then(|message| our_route(&message)));
+            });
+            match result {
+                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+                _ => (),
+            }
+        }
+        Ok(routes)
+    }
+
+    /// How this host would reach an address: the device's index and the gateway, if one is needed.
+    pub fn way_to(&mut self, address: IpAddr) -> io::Result<(u32, Option<IpAddr>)> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(address);
+        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        message.attributes.push(RouteAttribute::Destination(address.into()));
+        let answer = self.get(RouteNetlinkMessage::GetRoute(message))?;
+        let answer = answer.and_then(|answer| RouteMessage::parse(&answer).ok()).and_then(|answer| {
+            let device = answer.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            Some((device?, gateway(&answer)))
+        });
+        answer.ok_or_else(|| io::Error::new(io::ErrorKind::HostUnreachable, format!("no route to {address}")))
+    }
+
+    /// States the hardware address of a neighbour for good.
+    pub fn add_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(address);
+        message.header.ifindex = index;
+        message.header.state = NeighbourState::Permanent;
+        message.header.kind = RouteType::Unicast;
+        let destination = neighbour_address(address);
+        message.attributes =
+            vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+        self.change(RouteNetlinkMessage::NewNeighbour(message), libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
+    }
+
+    /// Tells a VXLAN device which host is behind a hardware address.
+    pub fn add_tunnel(&mut self, index: u32, mac: Mac, host: IpAddr) -> io::Result<()> {
+        let message = tunnel_message(index, mac, host);
+        self.change(RouteNetlinkMessage::NewNeighbour(message), libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
+    }
+
+    /// Takes it back.
+    pub fn delete_tunnel(&mut self, index: u32, mac: Mac, host: IpAddr) -> io::Result<()> {
+        forgive_absence(self.change(RouteNetlinkMessage::DelNeighbour(tunnel_message(index, mac, host)), 0))
+    }
+
+    fn change(&mut self, message: RouteNetlinkMessage, flags: i32) -> io::Result<()> {
+        let (kind, body) = encode(&message);
+        self.socket.call(&Request { kind, flags: flags as u16, body: &body })
+    }
+
+    fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<Option<Vec<u8>>> {
+        let (kind, body) = encode(&message);
+        self.socket.get(&Request { kind, flags: 0, body: &body })
+    }
+}
+
+fn encode(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
+    let mut body = vec![0; NetlinkSerializable::buffer_len(message)];
+    NetlinkSerializable::serialize(message, &mut body);
+    (NetlinkSerializable::message_type(message), body)
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL].into_iter().any(|code| error.raw_os_error() == Some(code))
+}
+
+fn forgive_absence(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if is_absent(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn neighbour_address(address: IpAddr) -> NeighbourAddress {
+    match address {
+        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+    }
+}
+
+fn parse_link(answer: &[u8]) -> Option<Link> {
+    let message = LinkMessage::parse(answer).ok()?;
+    let mut link = Link { index: message.header.index, name: String::new(), mtu: 0 };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            _ => (),
+        }
+    }
+    Some(link)
+}
+
+fn address_message(index: u32, address: IpAddr, prefix_len: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address);
+    message.header.prefix_len = prefix_len;
+    message.header.scope = AddressScope::Universe;
+    message.header.index = index;
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    message
+}
+
+fn tunnel_message(index: u32, mac: Mac, host: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes = vec![
+        NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+        NeighbourAttribute::Destination(neighbour_address(host)),
+    ];
+    message
+}
+
+fn route_message(route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let destination = route.destination.network();
+    message.header.address_family = family(destination);
+    message.header.destination_prefix_length = route.destination.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = ROUTE_PROTOCOL;
+    message.header.kind = if route.device.is_some() { RouteType::Unicast } else { RouteType::Unreachable };
+    if route.device.is_some() && route.gateway.is_none() {
+        message.header.scope = RouteScope::Link;
+    }
+    if route.gateway.is_some() {
+        // Gateways of ours are neighbours by decree; no address of the device has to be in their network.
+        message.header.flags = RouteFlags::Onlink;
+    }
+    if route.destination.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(destination.into()));
+    }
+    message.attributes.extend(route.device.map(RouteAttribute::Oif));
+    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    message
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+fn gateway(message: &RouteMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        _ => None,
+    })
+}
+
+fn our_route(message: &RouteMessage) -> Option<Route> {
+    let header = &message.header;
+    if header.protocol != ROUTE_PROTOCOL || header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let any: IpAddr = match header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        _ => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let (mut destination, mut device, mut source) = (any, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => destination = ip(address)?,
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            _ => (),
+        }
+    }
+    if header.kind == RouteType::Unreachable {
+        device = None;
+    }
+    let destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
+    Some(Route { destination, device, gateway: gateway(message), source })
+}

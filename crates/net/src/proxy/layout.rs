@@ -1,0 +1,217 @@
+//! The proxy's table: chains, sets and maps, and the rules that never change.
+//!
+//! ```text
+//! prerouting, output ─► services:  key = (address, protocol, port)
+//!     outside[key] ─► class, when the client is outside the cluster    ┐ classes[class] ─► goto pick-…
+//!     services[key] ─► class                                          ┘
+//! pick-<count>…:  mark for masquerade, as the class says
+//!     sticky[(client, key)] ─► backend, if still in live[(key, backend)]
+//!     backends[(key, random slot)] ─► backend ─► destination NAT
+//! postrouting:  hairpin[(a, a)] or marked ─► masquerade
+//! input, forward, output (new connections):  dropped[key], rejected[key], anything else in the service range ─► reject
+//! ```
+//!
+//! A service's map entry holds a small class number and not a verdict, because the kernel walks all verdict entries to look for
+//! loops whenever one changes; the class numbers lead to chains through a verdict map of a few dozen entries. A class is a number
+//! of backends (nft draws numbers below a constant), whom to masquerade, and an affinity time. Class 0 leaves the
+//! packet alone, for the filter chains to refuse.
+
+use ipnet::IpNet;
+
+use super::plan::Masquerade;
+use crate::nft::{Batch, Chain, Compare, Family, Hook, HookPoint, KeyPart, Register, Rule, Set, Verdict};
+
+use KeyPart::{Address, Number, Port, Protocol};
+
+pub const SERVICES: &str = "services";
+pub const OUTSIDE: &str = "outside";
+pub const BACKENDS: &str = "backends";
+pub const LIVE: &str = "live";
+pub const STICKY: &str = "sticky";
+pub const HAIRPIN: &str = "hairpin";
+pub const REJECTED: &str = "rejected";
+pub const DROPPED: &str = "dropped";
+pub const CLASSES: &str = "classes";
+
+/// The class of packets that are left alone.
+pub const CLASS_NONE: u32 = 0;
+/// Slots of the backends for clients outside the cluster start here; a service has fewer endpoints than this.
+pub const OUTSIDE_SLOT_FIRST: u32 = 1 << 20;
+/// How many clients may be bound to their backends at a time, over all services.
+const STICKY_CLIENTS_MAX: u32 = 1 << 20;
+/// Upstream's bit, so that other software that knows it does the right thing.
+const MASQUERADE_MARK: u32 = 0x4000;
+
+const PRIORITY_DESTINATION_NAT: i32 = -100;
+const PRIORITY_FILTER: i32 = 0;
+const PRIORITY_SOURCE_NAT: i32 = 100;
+
+const MARK: &str = "mark";
+const MARK_OFF_CLUSTER: &str = "mark-off-cluster";
+const UNSERVED: &str = "unserved";
+const UNALLOCATED: &str = "unallocated";
+
+/// The sets and maps of the table.
+pub const SETS: &[Set] = &[
+    Set::map(SERVICES, &[Address, Protocol, Port], &[Number]),
+    Set::map(OUTSIDE, &[Address, Protocol, Port], &[Number]),
+    Set::map(BACKENDS, &[Address, Protocol, Port, Number], &[Address, Port]),
+    Set::set(LIVE, &[Address, Protocol, Port, Address, Port]),
+    Set {
+        dynamic_entries_max: Some(STICKY_CLIENTS_MAX),
+        ..Set::map(STICKY, &[Address, Address, Protocol, Port], &[Address, Port])
+    },
+    Set::set(HAIRPIN, &[Address, Address]),
+    Set::set(REJECTED, &[Address, Protocol, Port]),
+    Set::set(DROPPED, &[Address, Protocol, Port]),
+    Set::verdict_map(CLASSES, &[Number]),
+];
+
+/// What a chain that picks backends is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Class {
+    pub masquerade: Masquerade,
+    /// How many backends there are; at least 1.
+    pub count: u32,
+    /// The backends for clients outside the cluster.
+    pub outside: bool,
+    pub affinity_s: Option<u32>,
+}
+
+impl Class {
+    /// The name of its chain.
+    pub fn chain(&self) -> String {
+        let masquerade = match self.masquerade {
+            Masquerade::OffCluster => "",
+            Masquerade::Always => "-masq",
+            Masquerade::Never => "-keep",
+        };
+        let outside = if self.outside { "-outside" } else { "" };
+        let sticky = self.affinity_s.map(|seconds| format!("-sticky-{seconds}")).unwrap_or_default();
+        format!("pick-{}{masquerade}{outside}{sticky}", self.count)
+    }
+}
+
+/// Creates the chains and sets with their constant rules in an empty table.
+pub fn create(batch: &mut Batch, pod_cidrs: &[IpNet], service_cidrs: &[IpNet]) {
+    let family = batch.family();
+    for set in SETS {
+        batch.add_set(set);
+    }
+    for name in [SERVICES, MARK, MARK_OFF_CLUSTER, UNSERVED, UNALLOCATED] {
+        batch.add_chain(&Chain { name, hook: None });
+    }
+    for (name, kind, point, priority) in [
+        ("nat-prerouting", "nat", HookPoint::Prerouting, PRIORITY_DESTINATION_NAT),
+        ("nat-output", "nat", HookPoint::Output, PRIORITY_DESTINATION_NAT),
+        ("nat-postrouting", "nat", HookPoint::Postrouting, PRIORITY_SOURCE_NAT),
+        ("filter-input", "filter", HookPoint::Input, PRIORITY_FILTER),
+        ("filter-forward", "filter", HookPoint::Forward, PRIORITY_FILTER),
+        ("filter-output", "filter", HookPoint::Output, PRIORITY_FILTER),
+    ] {
+        batch.add_chain(&Chain { name, hook: Some(Hook { kind, point, priority }) });
+    }
+    let in_family = |cidrs: &[IpNet]| -> Vec<IpNet> {
+        cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family).copied().collect()
+    };
+    translate(batch, family, &in_family(pod_cidrs));
+    refuse(batch, family, &in_family(service_cidrs));
+}
+
+fn translate(batch: &mut Batch, family: Family, pod_cidrs: &[IpNet]) {
+    batch.add_rule("nat-prerouting", &Rule::new(family).jump(SERVICES));
+    batch.add_rule("nat-output", &Rule::new(family).jump(SERVICES));
+
+    let mut outside = frontend(Rule::new(family), 0).in_map(OUTSIDE, reg(0), reg(8));
+    for cidr in pod_cidrs {
+        outside = outside.source(reg(0)).network(reg(0), Compare::NotEqual, *cidr);
+    }
+    let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();
+    outside = outside.source_type(reg(0)).compare(reg(0), Compare::NotEqual, &local);
+    batch.add_rule(SERVICES, &outside.verdict_of(CLASSES, reg(8)));
+    let main = frontend(Rule::new(family), 0).in_map(SERVICES, reg(0), reg(8));
+    batch.add_rule(SERVICES, &main.verdict_of(CLASSES, reg(8)));
+
+    for cidr in pod_cidrs {
+        let pods = Rule::new(family).source(reg(0)).network(reg(0), Compare::Equal, *cidr);
+        batch.add_rule(MARK_OFF_CLUSTER, &pods.verdict(&Verdict::Return));
+    }
+    for chain in [MARK_OFF_CLUSTER, MARK] {
+        let keep = (!MASQUERADE_MARK).to_ne_bytes();
+        let set = Rule::new(family).mark(reg(0)).bitwise(reg(0), reg(0), &keep, &MASQUERADE_MARK.to_ne_bytes());
+        batch.add_rule(chain, &set.set_mark(reg(0)));
+    }
+    let both = Rule::new(family).source(reg(0)).destination(reg(family.address_registers()));
+    batch.add_rule("nat-postrouting", &both.in_set(HAIRPIN, reg(0)).masquerade());
+    let only = MASQUERADE_MARK.to_ne_bytes();
+    let marked = Rule::new(family).mark(reg(0)).bitwise(reg(0), reg(1), &only, &[0; 4]).compare(reg(1), Compare::Equal, &only);
+    let cleared = marked.bitwise(reg(0), reg(0), &(!MASQUERADE_MARK).to_ne_bytes(), &[0; 4]).set_mark(reg(0));
+    batch.add_rule("nat-postrouting", &cleared.masquerade());
+}
+
+fn refuse(batch: &mut Batch, family: Family, service_cidrs: &[IpNet]) {
+    for chain in ["filter-input", "filter-forward", "filter-output"] {
+        batch.add_rule(chain, &Rule::new(family).new_connection(reg(0)).jump(UNSERVED));
+    }
+    for chain in ["filter-forward", "filter-output"] {
+        batch.add_rule(chain, &Rule::new(family).new_connection(reg(0)).jump(UNALLOCATED));
+    }
+    batch.add_rule(UNSERVED, &frontend(Rule::new(family), 0).in_set(DROPPED, reg(0)).verdict(&Verdict::Drop));
+    batch.add_rule(UNSERVED, &frontend(Rule::new(family), 0).in_set(REJECTED, reg(0)).reject());
+    // An address of the range that this node serves itself (its resolver's) is local and passes.
+    let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();
+    for cidr in service_cidrs {
+        let unallocated = Rule::new(family).destination(reg(0)).network(reg(0), Compare::Equal, *cidr);
+        let foreign = unallocated.destination_type(reg(0)).compare(reg(0), Compare::NotEqual, &local);
+        batch.add_rule(UNALLOCATED, &foreign.reject());
+    }
+}
+
+/// Creates the chain that picks a backend for this class, and its entry in the classes.
+pub fn create_class(batch: &mut Batch, class: &Class, id: u32) {
+    let (family, chain) = (batch.family(), class.chain());
+    let words = family.address_registers();
+    batch.add_chain(&Chain { name: &chain, hook: None });
+    match class.masquerade {
+        Masquerade::OffCluster => batch.add_rule(&chain, &Rule::new(family).jump(MARK_OFF_CLUSTER)),
+        Masquerade::Always => batch.add_rule(&chain, &Rule::new(family).jump(MARK)),
+        Masquerade::Never => (),
+    }
+    if let Some(seconds) = class.affinity_s {
+        stick(batch, &chain, class, u64::from(seconds) * 1000);
+    }
+    let pick = draw(frontend(Rule::new(family), 0), class, reg(words + 2)).in_map(BACKENDS, reg(0), reg(8));
+    batch.add_rule(&chain, &pick.translate_destination(reg(8), reg(8 + words)));
+    let key = crate::nft::Value::new().number(id);
+    batch.add_elements(CLASSES, &[crate::nft::Element::verdict(key, Verdict::Goto(chain))]);
+}
+
+/// The rules that keep a client with its backend. Registers: client, frontend, backend, one after the other.
+fn stick(batch: &mut Batch, chain: &str, class: &Class, timeout_ms: u64) {
+    let family = batch.family();
+    let words = family.address_registers();
+    let (key, slot) = (words, 2 * words + 2);
+    let start = || frontend(Rule::new(family).source(reg(0)), key);
+    let known = start().in_map(STICKY, reg(0), reg(slot)).in_set(LIVE, reg(key)).refresh(STICKY, reg(0), reg(slot), timeout_ms);
+    batch.add_rule(chain, &known.translate_destination(reg(slot), reg(slot + words)));
+    // An entry whose backend is gone would otherwise stay: adding does not overwrite.
+    batch.add_rule(chain, &start().in_map(STICKY, reg(0), reg(slot)).forget(STICKY, reg(0)));
+    let chosen = draw(start(), class, reg(slot)).in_map(BACKENDS, reg(key), reg(slot + 1));
+    let kept = chosen.remember(STICKY, reg(0), reg(slot + 1), timeout_ms);
+    batch.add_rule(chain, &kept.translate_destination(reg(slot + 1), reg(slot + 1 + words)));
+}
+
+fn draw(rule: Rule, class: &Class, to: Register) -> Rule {
+    rule.random(to, class.count, if class.outside { OUTSIDE_SLOT_FIRST } else { 0 })
+}
+
+/// Loads destination address, protocol and destination port into registers from `first` on.
+fn frontend(rule: Rule, first: u32) -> Rule {
+    // The family decides how many registers the address fills; the rule knows it.
+    let words = rule.family().address_registers();
+    rule.destination(reg(first)).protocol(reg(first + words)).destination_port(reg(first + words + 1))
+}
+
+const fn reg(number: u32) -> Register {
+    Register(number)
+}
