@@ -1,1 +1,23 @@
-//! apiserver
+//! The API server: the only door to the store.
+//!
+//! ```text
+//! socket ─► http ─► chain: request info ─► authn ─► audit ─► impersonation ─► flow ─► authz ─┐
+//! component ─► door ──────────────────────────────► audit ────────────────► flow ─► authz ─┤
+//!                                                                                          ▼
+//!     negotiate, encode ◄── Outcome ◄── registry: defaults ─► admission ─► validation ─► store
+//! ```
+//!
+//! Two halves meet at [`registry`]: in front of it everything that is HTTP (who asks, may they, in which encoding), behind
+//! it everything that is objects (the verbs, written once for all kinds). The registry never sees a media type of the wire;
+//! the front never sees the store.
+
+pub mod authn;
+pub mod authz;
+pub mod context;
+pub mod flow;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod negotiate;
+pub mod request_info;
+pub mod version;
