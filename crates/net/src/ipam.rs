@@ -105,7 +105,7 @@ impl Ipam {
     }
 
     /// All sandboxes.
-    pub fn records(&self) -> impl Iterator<Item = (&String, &Record)> {
+    pub fn records(&self) -> impl Iterator<Item = (&String, &Record)> + Clone {
         self.records.iter()
     }
 
@@ -129,6 +129,19 @@ impl Ipam {
         }
         self.records.insert(id.to_owned(), record.clone());
         Ok(record)
+    }
+
+    /// Notes addresses that a sandbox has according to somebody else, unless its record is here.
+    pub fn adopt(&mut self, id: &str, record: Record) -> Result<(), IpamError> {
+        if !is_id(id) {
+            return Err(IpamError::Id(id.to_owned()));
+        }
+        if !self.records.contains_key(id) {
+            self.write(id, &record)?;
+            self.used.extend(&record.addresses);
+            self.records.insert(id.to_owned(), record);
+        }
+        Ok(())
     }
 
     /// Takes a sandbox's addresses back and returns what it had.

@@ -19,5 +19,7 @@ pub mod link;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod pod;
 pub mod proxy;
+pub mod route;
 pub mod sysctl;

@@ -22,8 +22,23 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::netlink::{Request, Socket};
 
-/// Marks the routes that are ours.
-const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
+/// Marks routes as ours, and says which part of us looks after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteOwner {
+    /// Routes to pods of this node.
+    Pods,
+    /// Routes to other nodes' pods and to service addresses.
+    Nodes,
+}
+
+impl RouteOwner {
+    fn protocol(self) -> RouteProtocol {
+        match self {
+            RouteOwner::Pods => RouteProtocol::Other(143),
+            RouteOwner::Nodes => RouteProtocol::Other(144),
+        }
+    }
+}
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -86,12 +101,13 @@ impl Route {
 #[derive(Debug)]
 pub struct Links {
     socket: Socket,
+    owner: RouteOwner,
 }
 
 impl Links {
-    /// Opens a connection in the calling thread's network namespace.
-    pub fn open() -> io::Result<Self> {
-        Ok(Links { socket: Socket::route()? })
+    /// Opens a connection in the calling thread's network namespace, for the routes of `owner`.
+    pub fn open(owner: RouteOwner) -> io::Result<Self> {
+        Ok(Links { socket: Socket::route()?, owner })
     }
 
     /// The link of this name, if there is one.
@@ -215,26 +231,27 @@ impl Links {
 
     /// Adds a route, in place of one to the same destination.
     pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
-        let message = RouteNetlinkMessage::NewRoute(route_message(route));
+        let message = RouteNetlinkMessage::NewRoute(route_message(route, self.owner));
         self.change(message, libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
     }
 
     /// Deletes one of our routes.
     pub fn delete_route(&mut self, route: &Route) -> io::Result<()> {
-        forgive_absence(self.change(RouteNetlinkMessage::DelRoute(route_message(route)), 0))
+        forgive_absence(self.change(RouteNetlinkMessage::DelRoute(route_message(route, self.owner)), 0))
     }
 
     /// Our routes in the main table.
     pub fn routes(&mut self) -> io::Result<Vec<Route>> {
         let mut routes = Vec::new();
+        let owner = self.owner;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             message.header.table = RouteHeader::RT_TABLE_MAIN;
-            message.header.protocol = ROUTE_PROTOCOL;
+            message.header.protocol = self.owner.protocol();
             let (kind, body) = encode(&RouteNetlinkMessage::GetRoute(message));
             let result = self.socket.dump(&Request { kind, flags: 0, body: &body }, |_, answer| {
-                routes.extend(RouteMessage::parse(answer).ok().and_then(|message| our_route(&message)));
+                routes.extend(RouteMessage::parse(answer).ok().and_then(|message| our_route(&message, owner)));
             });
             match result {
                 Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
@@ -360,13 +377,13 @@ fn tunnel_message(index: u32, mac: Mac, host: IpAddr) -> NeighbourMessage {
     message
 }
 
-fn route_message(route: &Route) -> RouteMessage {
+fn route_message(route: &Route, owner: RouteOwner) -> RouteMessage {
     let mut message = RouteMessage::default();
     let destination = route.destination.network();
     message.header.address_family = family(destination);
     message.header.destination_prefix_length = route.destination.prefix_len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = ROUTE_PROTOCOL;
+    message.header.protocol = owner.protocol();
     message.header.kind = if route.device.is_some() { RouteType::Unicast } else { RouteType::Unreachable };
     if route.device.is_some() && route.gateway.is_none() {
         message.header.scope = RouteScope::Link;
@@ -399,9 +416,9 @@ fn gateway(message: &RouteMessage) -> Option<IpAddr> {
     })
 }
 
-fn our_route(message: &RouteMessage) -> Option<Route> {
+fn our_route(message: &RouteMessage, owner: RouteOwner) -> Option<Route> {
     let header = &message.header;
-    if header.protocol != ROUTE_PROTOCOL || header.table != RouteHeader::RT_TABLE_MAIN {
+    if header.protocol != owner.protocol() || header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
     let any: IpAddr = match header.address_family {

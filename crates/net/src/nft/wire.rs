@@ -26,7 +26,6 @@ pub const SET_DATA_TYPE: u16 = 6;
 pub const SET_DATA_LEN: u16 = 7;
 pub const SET_DESC: u16 = 9;
 pub const SET_ID: u16 = 10;
-pub const SET_TIMEOUT: u16 = 11;
 pub const SET_DESC_SIZE: u16 = 1;
 
 pub const ELEM_LIST_TABLE: u16 = 1;

@@ -1,0 +1,72 @@
+//! The pod network as the runtime knows it: [`Pods`] behind a lock, worked on blocking threads.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cri::{PodAddresses, PodNetwork, SandboxNetwork};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use super::{PodError, Pods};
+
+/// A shared handle on the pods of this node. A join takes a millisecond or two under the lock, much of it under a lock of the
+/// kernel's own, so more locks would not make more haste.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pods: Arc<Mutex<Pods>>,
+}
+
+impl Network {
+    pub fn new(pods: Pods) -> Self {
+        Network { pods: Arc::new(Mutex::new(pods)) }
+    }
+
+    /// Sets the node's own pod ranges; before that no pod can join.
+    pub async fn assign(&self, ranges: Vec<IpNet>) -> Result<(), cri::Error> {
+        self.work(move |pods| pods.assign(&ranges)).await
+    }
+
+    /// Sets the addresses of all nodes.
+    pub async fn set_nodes(&self, nodes: BTreeSet<IpAddr>) -> Result<(), cri::Error> {
+        self.work(move |pods| pods.set_nodes(nodes)).await
+    }
+
+    /// Deletes every device and table of ours, for `down`.
+    pub async fn remove(&self) -> Result<(), cri::Error> {
+        self.work(Pods::remove).await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Pods) -> Result<T, PodError> + Send + 'static,
+    ) -> Result<T, cri::Error> {
+        let pods = self.pods.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut pods.lock())).await;
+        let result = done.map_err(|error| cri::Error::unknown(format!("pod network: {error}")))?;
+        result.map_err(|error| cri::Error::unknown(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl PodNetwork for Network {
+    async fn join(&self, sandbox: &SandboxNetwork) -> Result<PodAddresses, cri::Error> {
+        let sandbox = sandbox.clone();
+        self.work(move |pods| pods.join(&sandbox)).await
+    }
+
+    async fn leave(&self, sandbox: &SandboxNetwork) -> Result<(), cri::Error> {
+        let id = sandbox.id.clone();
+        self.work(move |pods| pods.leave(&id)).await
+    }
+
+    async fn ready(&self) -> Result<(), cri::Error> {
+        self.work(|pods| pods.ready()).await
+    }
+
+    async fn reconcile(&self, sandboxes: &[(SandboxNetwork, PodAddresses)]) -> Result<(), cri::Error> {
+        let sandboxes = sandboxes.to_vec();
+        self.work(move |pods| pods.reconcile(&sandboxes)).await
+    }
+}

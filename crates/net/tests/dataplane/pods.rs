@@ -1,0 +1,130 @@
+//! Pods of one node.
+
+use std::io::ErrorKind;
+
+use cri::network::HostPort;
+
+use crate::lab::{Namespace, Node, udp_name};
+
+#[test]
+fn pods_reach_each_other_the_node_and_themselves() {
+    let (mut node, _outside) = Node::alone();
+    let (a, a_ip) = node.pod("a");
+    let (b, b_ip) = node.pod("b");
+    assert_eq!((&*a_ip, &*b_ip), ("10.42.1.2", "10.42.1.3"));
+    b.serve("0.0.0.0:80", "b");
+    node.namespace.serve("192.0.2.1:81", "node");
+    assert_eq!(a.ask(&format!("{b_ip}:80")), Ok(format!("b {a_ip}")), "no translation between pods");
+    assert_eq!(b.ask("127.0.0.1:80"), Ok("b 127.0.0.1".into()));
+    assert_eq!(a.ask("192.0.2.1:81"), Ok(format!("node {a_ip}")));
+    assert_eq!(node.namespace.ask(&format!("{b_ip}:80")), Ok("b 192.0.2.1".into()));
+    // Nobody has this address, and it must not leave by another way.
+    assert_eq!(a.ask("10.42.1.200:80"), Err(ErrorKind::HostUnreachable));
+}
+
+#[test]
+fn only_what_leaves_the_cluster_is_masqueraded() {
+    let (mut node, outside) = Node::alone();
+    let (a, a_ip) = node.pod("a");
+    outside.serve("0.0.0.0:80", "outside");
+    assert_eq!(a.ask("192.0.2.100:80"), Ok("outside 192.0.2.1".into()));
+    // Once it is known as a node it sees the pod's own address.
+    outside.route("10.42.1.0/24", "192.0.2.1");
+    node.pods.set_nodes(["192.0.2.100".parse().unwrap()].into()).unwrap();
+    assert_eq!(a.ask("192.0.2.100:80"), Ok(format!("outside {a_ip}")));
+}
+
+#[test]
+fn joining_twice_changes_nothing_and_leaving_leaves_nothing() {
+    let (mut node, _outside) = Node::alone();
+    let before = node.namespace.devices();
+    let pod = Namespace::new();
+    let mut sandbox = node.sandbox("a", &pod);
+    sandbox.port_mappings =
+        vec![HostPort { protocol: "TCP".into(), container_port: 80, host_port: 8080, host_ip: String::new() }];
+    let first = node.join(&sandbox).unwrap();
+    assert_eq!(node.namespace.devices().len(), before.len() + 1);
+    assert_eq!(node.join(&sandbox).unwrap(), first);
+    assert_eq!(node.namespace.devices().len(), before.len() + 1);
+    assert_eq!(node.namespace.elements("lab-pods", "ports"), 1);
+    for _ in 0..2 {
+        node.pods.leave("a").unwrap();
+        assert_eq!(node.namespace.devices(), before);
+        assert_eq!(pod.devices(), ["lo"]);
+        assert_eq!(node.namespace.elements("lab-pods", "ports"), 0);
+    }
+    node.pods.remove().unwrap();
+    assert_eq!(node.namespace.tables(), Vec::<String>::new());
+}
+
+#[test]
+fn a_failed_join_gives_everything_back() {
+    let (mut node, _outside) = Node::alone();
+    let before = node.namespace.devices();
+    let pod = Namespace::new();
+    let mut sandbox = node.sandbox("a", &pod);
+    sandbox.netns_path = "/proc/self/no-such-namespace".into();
+    let error = node.join(&sandbox).unwrap_err().to_string();
+    assert!(error.starts_with("enter the pod's network namespace: "), "{error}");
+    assert_eq!(node.namespace.devices(), before);
+    // A host port that is taken is refused by the kernel, after the pair was made.
+    let taken = HostPort { protocol: "TCP".into(), container_port: 80, host_port: 8080, host_ip: String::new() };
+    let mut other = node.sandbox("b", &pod);
+    other.port_mappings = vec![taken.clone()];
+    node.join(&other).unwrap();
+    let third = Namespace::new();
+    let mut sandbox = node.sandbox("c", &third);
+    sandbox.port_mappings = vec![taken];
+    let error = node.join(&sandbox).unwrap_err().to_string();
+    assert!(error.starts_with("host ports: the kernel refused to add elements to ports"), "{error}");
+    assert_eq!(node.namespace.devices().len(), before.len() + 1);
+    assert_eq!(third.devices(), ["lo"]);
+    let (_pod, address) = node.pod("d");
+    assert_eq!(address, "10.42.1.5", "a failed join's address is free, but rests");
+}
+
+#[test]
+fn host_ports_work_from_outside_from_the_node_and_from_the_pod_itself() {
+    let (mut node, outside) = Node::alone();
+    let pod = Namespace::new();
+    let mut sandbox = node.sandbox("a", &pod);
+    let port = |protocol: &str, container_port, host_port, host_ip: &str| HostPort {
+        protocol: protocol.into(),
+        container_port,
+        host_port,
+        host_ip: host_ip.into(),
+    };
+    sandbox.port_mappings =
+        vec![port("TCP", 80, 8080, ""), port("TCP", 80, 9090, "127.0.0.1"), port("UDP", 53, 5353, "0.0.0.0")];
+    let ip = node.join(&sandbox).unwrap().ips[0];
+    pod.serve("0.0.0.0:80", "a");
+    pod.serve_udp("0.0.0.0:53", "a");
+    assert_eq!(outside.ask("192.0.2.1:8080"), Ok("a 192.0.2.100".into()));
+    assert_eq!(node.namespace.ask_name("192.0.2.1:8080"), "a");
+    assert_eq!(node.namespace.ask_name("127.0.0.1:8080"), "a");
+    assert_eq!(node.namespace.ask_name("127.0.0.1:9090"), "a");
+    assert_eq!(outside.ask("192.0.2.1:9090"), Err(ErrorKind::ConnectionRefused));
+    assert_eq!(pod.ask_name("192.0.2.1:8080"), "a", "a pod reaches itself");
+    assert_eq!(udp_name(&outside.udp("192.0.2.1:5353")), Ok("a".into()));
+    // The pods' devices route loopback for this, and must let nobody else in.
+    node.namespace.serve("127.0.0.1:7000", "secret");
+    pod.route("127.0.0.0/8", "169.254.1.1");
+    assert!(pod.ask(&format!("{ip}:80")).is_ok());
+    assert!(outside.ask("192.0.2.1:7000").is_err());
+}
+
+#[test]
+fn a_restart_keeps_live_sandboxes_and_forgets_the_others() {
+    let (mut node, outside) = Node::alone();
+    let kept = Namespace::new();
+    let mut sandbox = node.sandbox("kept", &kept);
+    sandbox.port_mappings =
+        vec![HostPort { protocol: "TCP".into(), container_port: 80, host_port: 8080, host_ip: String::new() }];
+    let addresses = node.join(&sandbox).unwrap();
+    kept.serve("0.0.0.0:80", "kept");
+    let (_gone, _) = node.pod("gone");
+    let devices = node.namespace.devices().len();
+    node.pods.reconcile(&[(sandbox, addresses)]).unwrap();
+    assert_eq!(node.namespace.devices().len(), devices - 1);
+    assert_eq!(outside.ask_name("192.0.2.1:8080"), "kept");
+}
