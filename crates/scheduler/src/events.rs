@@ -1,0 +1,92 @@
+//! What happens in the cluster, as far as it may help waiting pods, and how informer changes become it.
+
+use std::sync::Arc;
+
+use client::Change;
+
+use crate::Scheduler;
+use crate::node_info::NodeFacts;
+use crate::pod_info::PodInfo;
+
+/// Something that may make room or lift an obstacle.
+#[derive(Clone, Debug)]
+pub enum Event {
+    NodeAdded(Arc<NodeFacts>),
+    NodeUpdated {
+        old: Arc<NodeFacts>,
+        new: Arc<NodeFacts>,
+    },
+    /// A bound pod is gone or has ended: its room is free.
+    PodFreed(Arc<PodInfo>),
+    /// The waiting pod itself was changed.
+    PodUpdated,
+}
+
+impl Scheduler {
+    pub(crate) fn node_changed(&self, change: &Change<NodeFacts>) {
+        let event = match change {
+            Change::Added { new, .. } => {
+                self.cache.lock().put_node(new.clone());
+                Event::NodeAdded(new.clone())
+            }
+            Change::Updated { old, new, .. } => {
+                if old == new {
+                    return;
+                }
+                self.cache.lock().put_node(new.clone());
+                Event::NodeUpdated { old: old.clone(), new: new.clone() }
+            }
+            Change::Deleted { old, .. } => return self.cache.lock().remove_node(&old.name),
+        };
+        self.wake(&event);
+    }
+
+    pub(crate) fn pod_changed(&self, change: &Change<PodInfo>) {
+        let (old, new) = change.sides();
+        let occupies = |pod: &&Arc<PodInfo>| !pod.node.is_empty() && !pod.terminal;
+        match (old.filter(occupies), new.filter(occupies)) {
+            // A pod deleted and made anew between two lists looks like one that moved.
+            (Some(before), Some(now)) if before.uid != now.uid || before.node != now.node => {
+                self.cache.lock().remove_pod(before);
+                self.cache.lock().put_pod(now.clone());
+                self.wake(&Event::PodFreed(before.clone()));
+            }
+            (before, Some(now)) => {
+                self.cache.lock().put_pod(now.clone());
+                if let Some(before) = before.filter(|before| before.requests != now.requests) {
+                    self.wake(&Event::PodFreed(before.clone()));
+                }
+            }
+            (Some(before), None) => {
+                self.cache.lock().remove_pod(before);
+                self.wake(&Event::PodFreed(before.clone()));
+            }
+            (None, None) => {}
+        }
+        self.waiting_changed(old, new);
+    }
+
+    /// Keeps the queue in step with the pods that wait.
+    fn waiting_changed(&self, old: Option<&Arc<PodInfo>>, new: Option<&Arc<PodInfo>>) {
+        let waits = |pod: &&Arc<PodInfo>| pod.wants_placement(crate::NAME);
+        match (old.filter(waits), new.filter(waits)) {
+            (before, Some(pod)) => {
+                if let Some(before) = before.filter(|before| before.uid != pod.uid) {
+                    self.queue.lock().remove(&before.uid);
+                }
+                if !self.cache.lock().is_assumed(&pod.uid) {
+                    self.queue.lock().put(pod.clone(), tokio::time::Instant::now(), &self.plugins);
+                    self.bell.notify_one();
+                }
+            }
+            (Some(before), None) => self.queue.lock().remove(&before.uid),
+            (None, None) => {}
+        }
+    }
+
+    /// Has the pods that an event may help tried again.
+    pub(crate) fn wake(&self, event: &Event) {
+        self.queue.lock().wake(event, tokio::time::Instant::now(), &self.plugins);
+        self.bell.notify_one();
+    }
+}

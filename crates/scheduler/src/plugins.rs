@@ -1,0 +1,57 @@
+//! The default plugins, in upstream's order, and what they decide together.
+
+mod balanced_allocation;
+mod image_locality;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_unschedulable;
+mod resources_fit;
+mod taint_toleration;
+
+use crate::cache::Cache;
+use crate::events::Event;
+use crate::plugin::{Candidate, Plugin, Rejection};
+use crate::pod_info::PodInfo;
+
+/// An ordered set of plugins.
+pub struct Plugins(Vec<Box<dyn Plugin>>);
+
+/// The set every pod is scheduled with.
+pub fn defaults() -> Plugins {
+    Plugins(vec![
+        Box::new(node_name::NodeName),
+        Box::new(node_unschedulable::NodeUnschedulable),
+        Box::new(taint_toleration::TaintToleration),
+        Box::new(node_affinity::NodeAffinityPlugin),
+        Box::new(node_ports::NodePorts),
+        Box::new(resources_fit::ResourcesFit),
+        Box::new(balanced_allocation::BalancedAllocation),
+        Box::new(image_locality::ImageLocality),
+    ])
+}
+
+impl Plugins {
+    /// The first objection to a node, and whose it is.
+    pub fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), (&'static str, Rejection)> {
+        self.0.iter().try_for_each(|plugin| plugin.filter(pod, on).map_err(|rejection| (plugin.name(), rejection)))
+    }
+
+    /// The weighted sum of all scores, per candidate.
+    pub fn score(&self, pod: &PodInfo, candidates: &[Candidate<'_>], cache: &Cache) -> Vec<i64> {
+        let mut totals = vec![0; candidates.len()];
+        for plugin in self.0.iter().filter(|plugin| plugin.weight() > 0) {
+            let mut scores: Vec<i64> = candidates.iter().map(|on| plugin.score(pod, *on, cache)).collect();
+            plugin.normalize(&mut scores);
+            totals.iter_mut().zip(scores).for_each(|(total, score)| *total += score * plugin.weight());
+        }
+        totals
+    }
+
+    /// Whether an event may help a pod that these plugins turned away. A pod that none turned away (there was no node) is
+    /// helped by any event.
+    pub fn may_help(&self, rejected_by: &[&'static str], pod: &PodInfo, event: &Event) -> bool {
+        let mut rejecting = self.0.iter().filter(|plugin| rejected_by.contains(&plugin.name()));
+        rejected_by.is_empty() || rejecting.any(|plugin| plugin.is_helped_by(pod, event))
+    }
+}

@@ -1,0 +1,294 @@
+//! Pods that wait for a node.
+//!
+//! ```text
+//!  put ──▶ active ──pop──▶ (cycle) ──failed──▶ unschedulable ──an event that may help──┐
+//!            ▲                          ▲                                              │
+//!            └───── due ◀── backing off ◀──────────────────────────────────────────────┘
+//! ```
+//!
+//! Active pods go by priority, then by age. A pod that failed waits for an event that its rejecting plugins say may help, and
+//! then at least for its back-off (1 s doubling to 10 s) since the failure. After five minutes it is tried again anyway, in
+//! case an event was missed. An event that arrives while a pod is in its cycle counts too: see `events_seen`.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::events::Event;
+use crate::plugins::Plugins;
+use crate::pod_info::PodInfo;
+
+const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+
+/// A pod in the queue or in its cycle.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub pod: Arc<PodInfo>,
+    /// How many cycles it has been through.
+    pub attempts: u32,
+    /// Names of the plugins that turned it away in its last cycle.
+    pub rejected_by: Vec<&'static str>,
+    /// How many events had been seen when its cycle began.
+    events_seen: u64,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Active,
+    /// Tried again at that time.
+    BackingOff(Instant),
+    /// Tried again after an event, or at that time at the latest.
+    Unschedulable(Instant),
+    /// Held back by scheduling gates until it is changed.
+    Gated,
+}
+
+/// Highest priority first, then the one that waits longest, then in the order of arrival.
+type ActiveOrder = (Reverse<i32>, Option<base::Timestamp>, u64);
+
+#[derive(Default)]
+pub struct Queue {
+    pods: HashMap<String, (Waiting, Place)>,
+    active: BTreeMap<ActiveOrder, String>,
+    order_of: HashMap<String, ActiveOrder>,
+    /// Back-offs and deadlines, earliest first.
+    timers: BTreeMap<(Instant, String), ()>,
+    arrivals: u64,
+    events_seen: u64,
+    in_cycle: Option<InCycle>,
+}
+
+/// The pod that was popped and not yet settled, and what happened to it meanwhile.
+struct InCycle {
+    uid: String,
+    newer: Option<Arc<PodInfo>>,
+    gone: bool,
+}
+
+impl Queue {
+    /// A pod is new or was changed.
+    pub fn put(&mut self, pod: Arc<PodInfo>, now: Instant, plugins: &Plugins) {
+        if let Some(cycle) = self.in_cycle.as_mut().filter(|cycle| cycle.uid == pod.uid) {
+            (cycle.newer, cycle.gone) = (Some(pod), false);
+            self.events_seen += 1;
+            return;
+        }
+        let uid = pod.uid.clone();
+        let known = self.pods.get(&uid).cloned();
+        let fresh = Waiting { pod: pod.clone(), attempts: 0, rejected_by: Vec::new(), events_seen: 0, since: now };
+        let gated = !pod.gates.is_empty();
+        match known {
+            None => self.place(fresh, if gated { Place::Gated } else { Place::Active }),
+            Some((waiting, place)) => {
+                let spec_changed = waiting.pod.gates != pod.gates
+                    || waiting.pod.requests != pod.requests
+                    || waiting.pod.tolerations != pod.tolerations
+                    || waiting.pod.node_selector != pod.node_selector;
+                let helped = spec_changed && plugins.may_help(&waiting.rejected_by, &pod, &Event::PodUpdated);
+                let waiting = Waiting { pod, ..waiting };
+                let place = match place {
+                    Place::Gated if !gated => Place::Active,
+                    Place::Unschedulable(_) if helped => retry_place(&waiting, now),
+                    other => other,
+                };
+                self.place(waiting, place);
+            }
+        }
+    }
+
+    /// A pod is gone, bound, or not ours any more.
+    pub fn remove(&mut self, uid: &str) {
+        if let Some(cycle) = self.in_cycle.as_mut().filter(|cycle| cycle.uid == uid) {
+            cycle.gone = true;
+        }
+        self.unplace(uid);
+        self.pods.remove(uid);
+    }
+
+    /// The next pod to place. It stays known as the one in its cycle until [`Queue::failed`] or [`Queue::placed`].
+    pub fn pop(&mut self, now: Instant) -> Option<Waiting> {
+        self.ripen(now);
+        let (_, uid) = self.active.pop_first()?;
+        self.order_of.remove(&uid);
+        let (mut waiting, _) = self.pods.remove(&uid)?;
+        waiting.attempts += 1;
+        waiting.events_seen = self.events_seen;
+        self.in_cycle = Some(InCycle { uid, newer: None, gone: false });
+        Some(waiting)
+    }
+
+    /// The cycle found a node.
+    pub fn placed(&mut self) {
+        self.in_cycle = None;
+    }
+
+    /// The cycle found none, or the binding failed. With `rejected_by` empty it is tried again after its back-off.
+    pub fn failed(&mut self, mut waiting: Waiting, rejected_by: Vec<&'static str>, now: Instant) {
+        if let Some(cycle) = self.in_cycle.take_if(|cycle| cycle.uid == waiting.pod.uid) {
+            if cycle.gone {
+                return;
+            }
+            waiting.pod = cycle.newer.unwrap_or(waiting.pod);
+        }
+        waiting.since = now;
+        let missed_events = waiting.events_seen != self.events_seen;
+        let retry = rejected_by.is_empty() || missed_events;
+        waiting.rejected_by = rejected_by;
+        let place = if retry { retry_place(&waiting, now) } else { Place::Unschedulable(now + UNSCHEDULABLE_MAX) };
+        self.place(waiting, place);
+    }
+
+    /// Has everything tried again that an event may help.
+    pub fn wake(&mut self, event: &Event, now: Instant, plugins: &Plugins) {
+        self.events_seen += 1;
+        let helped: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, (_, place))| matches!(place, Place::Unschedulable(_)))
+            .filter(|(_, (waiting, _))| plugins.may_help(&waiting.rejected_by, &waiting.pod, event))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in helped {
+            if let Some((waiting, _)) = self.pods.get(&uid).cloned() {
+                let place = retry_place(&waiting, now);
+                self.place(waiting, place);
+            }
+        }
+    }
+
+    /// When the next timer is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((due, _), ())| *due)
+    }
+
+    fn ripen(&mut self, now: Instant) {
+        while let Some(((due, uid), ())) = self.timers.first_key_value() {
+            if *due > now {
+                return;
+            }
+            let uid = uid.clone();
+            match self.pods.get(&uid).cloned() {
+                Some((waiting, _)) => self.place(waiting, Place::Active),
+                None => drop(self.timers.pop_first()),
+            }
+        }
+    }
+
+    fn place(&mut self, waiting: Waiting, place: Place) {
+        let uid = waiting.pod.uid.clone();
+        self.unplace(&uid);
+        match place {
+            Place::Active => {
+                self.arrivals += 1;
+                let order = (Reverse(waiting.pod.priority), waiting.pod.created, self.arrivals);
+                self.active.insert(order, uid.clone());
+                self.order_of.insert(uid.clone(), order);
+            }
+            Place::BackingOff(due) | Place::Unschedulable(due) => {
+                self.timers.insert((due, uid.clone()), ());
+            }
+            Place::Gated => {}
+        }
+        self.pods.insert(uid, (waiting, place));
+    }
+
+    fn unplace(&mut self, uid: &str) {
+        match self.pods.get(uid).map(|(_, place)| *place) {
+            Some(Place::Active) => {
+                if let Some(order) = self.order_of.remove(uid) {
+                    self.active.remove(&order);
+                }
+            }
+            Some(Place::BackingOff(due) | Place::Unschedulable(due)) => {
+                self.timers.remove(&(due, uid.to_string()));
+            }
+            Some(Place::Gated) | None => {}
+        }
+    }
+}
+
+/// Active, or backing off if the last failure is too recent.
+fn retry_place(waiting: &Waiting, now: Instant) -> Place {
+    let doublings = waiting.attempts.saturating_sub(1).min(16);
+    let due = waiting.since + BACKOFF_INITIAL.saturating_mul(1 << doublings).min(BACKOFF_MAX);
+    if waiting.attempts == 0 || due <= now { Place::Active } else { Place::BackingOff(due) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins;
+    use meta::ObjectKey;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
+        Arc::new(PodInfo { key: ObjectKey::new("n", uid), uid: uid.into(), priority, ..PodInfo::default() })
+    }
+
+    fn freed() -> Event {
+        Event::PodFreed(pod("gone", 0))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn priority_goes_before_age() {
+        let (mut queue, plugins, now) = (Queue::default(), plugins::defaults(), Instant::now());
+        for (uid, priority) in [("a", 0), ("b", 10), ("c", 0)] {
+            queue.put(pod(uid, priority), now, &plugins);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(now)).map(|waiting| waiting.pod.uid.clone()).collect();
+        assert_eq!(order, ["b", "a", "c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rejected_pod_waits_for_an_event_that_may_help_and_for_its_backoff() {
+        let (mut queue, plugins, now) = (Queue::default(), plugins::defaults(), Instant::now());
+        queue.put(pod("a", 0), now, &plugins);
+        let waiting = queue.pop(now).unwrap();
+        queue.failed(waiting, vec!["NodeName"], now);
+        queue.wake(&freed(), now + 2 * SECOND, &plugins);
+        assert!(queue.pop(now + 2 * SECOND).is_none(), "room does not help a pod that wants another node");
+        let waiting = queue.pop(now + 301 * SECOND).unwrap();
+        queue.failed(waiting, vec!["NodeResourcesFit"], now);
+        queue.wake(&freed(), now, &plugins);
+        assert!(queue.pop(now).is_none(), "still backing off");
+        assert_eq!(queue.next_due(), Some(now + 2 * SECOND));
+        assert!(queue.pop(now + 2 * SECOND).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_during_the_cycle_is_not_missed() {
+        let (mut queue, plugins, now) = (Queue::default(), plugins::defaults(), Instant::now());
+        queue.put(pod("a", 0), now, &plugins);
+        let waiting = queue.pop(now).unwrap();
+        queue.wake(&freed(), now, &plugins);
+        queue.failed(waiting, vec!["NodeResourcesFit"], now);
+        assert!(queue.pop(now + SECOND).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_goes_during_its_cycle_does_not_come_back() {
+        let (mut queue, plugins, now) = (Queue::default(), plugins::defaults(), Instant::now());
+        queue.put(pod("a", 0), now, &plugins);
+        let waiting = queue.pop(now).unwrap();
+        queue.remove("a");
+        queue.failed(waiting, vec!["NodeResourcesFit"], now);
+        assert!(queue.pop(now + 400 * SECOND).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gated_pod_waits_until_its_gates_are_gone() {
+        let (mut queue, plugins, now) = (Queue::default(), plugins::defaults(), Instant::now());
+        let gated = Arc::new(PodInfo { gates: vec!["g".into()], ..(*pod("a", 0)).clone() });
+        queue.put(gated, now, &plugins);
+        assert!(queue.pop(now + 400 * SECOND).is_none());
+        queue.put(pod("a", 0), now, &plugins);
+        assert!(queue.pop(now).is_some());
+    }
+}
