@@ -19,5 +19,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod negotiate;
+pub mod proxy;
+pub mod reader;
 pub mod request_info;
 pub mod version;

@@ -1,0 +1,64 @@
+//! What the server has to know about an object without decoding it: identity, labels, deletion, and the fields that field
+//! selectors read.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use api::Kind;
+use base::Timestamp;
+use meta::{FieldSelector, LabelSelector, Object, ObjectKey, OwnerReference};
+use smallvec::SmallVec;
+
+use super::fields;
+
+/// Parsed once when an object enters the watch cache; shared by all revisions that only differ in number.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Header {
+    pub uid: Arc<str>,
+    pub labels: SmallVec<[(Arc<str>, Arc<str>); 2]>,
+    pub owner_references: Vec<OwnerReference>,
+    pub finalizers: Vec<String>,
+    pub deletion_timestamp: Option<Timestamp>,
+    /// Selectable field and value, besides name and namespace, which the key has.
+    pub fields: SmallVec<[(&'static str, Box<str>); 2]>,
+}
+
+impl Header {
+    /// Of an object in the storage version.
+    pub fn of(kind: &Kind, object: &Object) -> Self {
+        Header {
+            uid: object.uid().into(),
+            labels: object.labels().map(|(key, value)| (key.into(), value.into())).collect(),
+            owner_references: object.owner_references(),
+            finalizers: object.finalizers().map(String::from).collect(),
+            deletion_timestamp: object.deletion_timestamp(),
+            fields: fields::read(&kind.group_resource(), object),
+        }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(own, _)| &**own == key).map(|(_, value)| &**value)
+    }
+}
+
+/// What a list or watch selects by; compiled once per request.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+}
+
+impl Selection {
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    pub fn matches(&self, key: &ObjectKey, header: &Header) -> bool {
+        self.labels.matches_labels(|label| header.label(label))
+            && self.fields.matches(|field| match field {
+                "metadata.name" => Some(Cow::Borrowed(&*key.name)),
+                "metadata.namespace" => Some(Cow::Borrowed(&*key.namespace)),
+                _ => header.fields.iter().find(|(own, _)| *own == field).map(|(_, value)| Cow::Borrowed(&**value)),
+            })
+    }
+}
