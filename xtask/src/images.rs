@@ -1,7 +1,7 @@
 //! `cargo xtask images`: the container images that tests pull, made from Debian packages and never by a container
 //! engine.
 //!
-//! Data flow: `recipes` (what is in each image) -> `apt` (packages and sources, fetched into our own cache) -> `tree`
+//! Data flow: `recipes` (what is in each image) -> `crate::apt` (packages and sources, fetched into our own cache) -> `tree`
 //! (files of a layer, in memory) -> `oci` (layers, configuration, manifests) -> `registry_tree` (the folder that Debian's
 //! docker-registry serves as it is, so that nothing needs pushing). Layers are cached by what they are made from,
 //! outside the clone.
@@ -9,7 +9,6 @@
 //! A tag here is only a name: Debian's versions of the programs are inside, and no test asserts them. Nothing is
 //! installed on this machine, and root is not needed.
 
-mod apt;
 mod compile;
 mod oci;
 mod recipes;
@@ -25,6 +24,7 @@ use clap::Args;
 use crate::paths;
 use crate::progress::step;
 
+pub use compile::BUSYBOX_PROGRAM;
 pub use oci::Built;
 
 #[derive(Args)]

@@ -51,7 +51,7 @@ pub use enter::{NodeArguments, run_on_node};
 pub use init::{InitArguments, run_init};
 pub use node_init::{NodeInitArguments, run_node_init};
 use state::{Plan, Registered};
-pub use vm::run_init as run_vm_init;
+pub use vm::run_vm_init;
 
 /// What lab-init says on its pipe: the command has the terminal now.
 const COMMAND_STARTED: u8 = b'c';
@@ -70,6 +70,9 @@ pub struct LabArguments {
     /// Boot a Debian kernel with pure cgroup v2 under qemu and run the lab in there
     #[arg(long)]
     vm: bool,
+    /// With --vm: keep the machine's disk in this file, made if it is missing
+    #[arg(long, value_name = "FILE", requires = "vm")]
+    disk: Option<PathBuf>,
     /// Nodes and registry only, no cluster on them
     #[arg(long)]
     bare: bool,
@@ -91,7 +94,7 @@ impl LabArguments {
     /// A lab that runs `command` on `nodes` nodes, for other tasks to start.
     pub fn running(command: Vec<OsString>, nodes: usize) -> Self {
         let coracle = std::env::var_os("CORACLE_BINARY").map(PathBuf::from);
-        Self { nodes, keep: false, vm: false, bare: false, coracle, enter: None, end: None, command }
+        Self { nodes, keep: false, vm: false, disk: None, bare: false, coracle, enter: None, end: None, command }
     }
 
     pub fn kept(mut self, keep: bool) -> Self {
@@ -120,7 +123,7 @@ pub fn run(arguments: &LabArguments) -> Result<ExitCode> {
     }
     reaper::reap_dead_labs()?;
     if arguments.vm {
-        return vm::run(arguments.nodes, arguments.bare, &coracle(arguments)?, &arguments.command);
+        return vm::run(arguments, &coracle(arguments)?);
     }
     let (plan, built) = prepare(arguments)?;
     supervise(&plan, &built)

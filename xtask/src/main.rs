@@ -9,6 +9,7 @@
 // `lab` clones processes into namespaces of their own; each block there says why it is sound.
 #![allow(unsafe_code)]
 
+mod apt;
 mod demo;
 mod images;
 mod lab;

@@ -2,7 +2,8 @@
 //! package, `pause`, and the service of the rollout story.
 //!
 //! Debian's packaged busybox falls short for tests: it resolves names differently and its shell drops environment
-//! variables whose names are not identifiers. So the source package is built with upstream's own default configuration.
+//! variables whose names are not identifiers. So the source package is built with upstream's own default configuration,
+//! and without Debian's patches, one of which makes the shell drop those.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::apt::Apt;
+use crate::apt::Apt;
 use crate::{paths, process};
 
 const PAUSE_TEXT: &str = include_str!("../../../tests/images/pause.c");
@@ -19,6 +20,9 @@ const PAYMENT_TEXT: &str = include_str!("../../../tests/images/payment_service.r
 pub const PROGRAMS_TEXT: &str =
     concat!(include_str!("../../../tests/images/pause.c"), include_str!("../../../tests/images/payment_service.rs"));
 
+/// What the built program is called in the cache.
+pub const BUSYBOX_PROGRAM: &str = "busybox-static";
+
 pub struct Busybox {
     pub bytes: Vec<u8>,
     pub applets: Vec<String>,
@@ -26,7 +30,7 @@ pub struct Busybox {
 
 /// Builds busybox once per cache: it takes a minute.
 pub fn busybox(cache: &Path) -> Result<Busybox> {
-    let program = cache.join("busybox-static");
+    let program = cache.join(BUSYBOX_PROGRAM);
     if !program.exists() {
         build_busybox(cache, &program)?;
     }
@@ -67,7 +71,10 @@ pub fn payment_service() -> Result<Vec<u8>> {
     built("payment_service.rs", PAYMENT_TEXT, |source, out| {
         let mut command = Command::new("rustc");
         command.current_dir(paths::root()).args(["--edition=2024", "-Copt-level=s", "-Cstrip=symbols"]);
-        command.args(["-Ctarget-feature=+crt-static", "-o"]).arg(out).arg(source);
+        // the folder is another every time, the program shall not be
+        let folder = source.parent().unwrap_or(source).display();
+        command.arg(format!("--remap-path-prefix={folder}=/")).args(["-Ctarget-feature=+crt-static", "-o"]);
+        command.arg(out).arg(source);
         command
     })
 }

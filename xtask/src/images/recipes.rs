@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::apt::Apt;
 use super::compile;
 use super::tree::Tree;
+use crate::apt::Apt;
 
 /// How a layer's tar is packed; both occur in real registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

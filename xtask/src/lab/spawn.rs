@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CloneFlags, clone};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -47,4 +48,11 @@ pub fn in_own_session(command: &mut Command) -> &mut Command {
 pub fn owned_in_own_session(mut command: Command) -> Command {
     in_own_session(&mut command);
     command
+}
+
+/// Makes `command` end when this program does, however that ends.
+pub fn dying_with_parent(command: &mut Command) -> &mut Command {
+    let bind = || prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from);
+    // SAFETY: prctl is a bare system call and allowed between fork and exec.
+    unsafe { command.pre_exec(bind) }
 }

@@ -42,12 +42,22 @@ impl Apt {
         names.iter().map(find).collect()
     }
 
-    /// The unpacked, patched source tree of `package`, inside `dir`.
+    /// The upstream source tree of `package`, without Debian's patches, inside `dir`.
     pub fn source(&self, package: &str, dir: &Path) -> Result<PathBuf> {
-        self.fetch(dir, "source", &[package])?;
-        let trees = fs::read_dir(dir)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-        let mut trees = trees.filter(|path| path.is_dir());
-        trees.next().with_context(|| format!("apt-get source {package} left no folder"))
+        self.fetch(dir, "source", &["--download-only", package])?;
+        let mut files = fs::read_dir(dir)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        let control = files.find(|path| path.extension().is_some_and(|extension| extension == "dsc"));
+        let control = control.with_context(|| format!("apt-get source {package} left no .dsc file"))?;
+        let tree = dir.join("tree");
+        let mut unpack = Command::new("dpkg-source");
+        process::quiet(unpack.current_dir(dir).args(["--skip-patches", "--extract"]).arg(control).arg(&tree))?;
+        Ok(tree)
+    }
+
+    /// The packages that `name` depends on directly.
+    pub fn dependencies(&self, name: &str) -> Result<Vec<String>> {
+        let listed = process::output(self.command_of("apt-cache").args(["depends", "--important", name]))?;
+        Ok(listed.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned).collect())
     }
 
     /// Fetches; when the lists have gone stale (a package was superseded), refreshes them and tries once more.
@@ -66,9 +76,15 @@ impl Apt {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("apt-get");
+        let mut command = self.command_of("apt-get");
+        command.args(["--quiet", "--assume-yes"]);
+        command
+    }
+
+    fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         let state = self.state.display();
-        command.args(["--quiet", "--assume-yes", "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Sandbox::User=root"]);
+        command.args(["-o", "Dir::Etc::sourceparts=-", "-o", "APT::Sandbox::User=root"]);
         for setting in [
             format!("Dir::Etc::sourcelist={state}/debian.sources"),
             format!("Dir::State::lists={state}/lists"),
