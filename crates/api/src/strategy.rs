@@ -1,0 +1,197 @@
+//! What is special about a kind: the hooks that the generic registry calls on every write.
+//!
+//! Everything has an empty default, so a kind says only where it differs. Hooks work on the tree in the storage version, see
+//! neither keys nor bytes, and do no I/O; the one exception, [`Strategy::allocate`], reaches the outside through
+//! [`Allocators`]. The registry itself does what all kinds share: metadata rules, `generation`, ownership, deletion.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use meta::{FieldError, Object, Status};
+
+/// Who asks for what, as far as a strategy may care.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Empty for the object itself, else `status`, `approval`, ...
+    pub subresource: String,
+    pub user: Requester,
+    pub now: Timestamp,
+    pub dry_run: bool,
+}
+
+/// The authenticated caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requester {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Addresses and ports that must be unique in the cluster. Implemented by the API server.
+#[async_trait]
+pub trait Allocators: Send + Sync {
+    /// The families of the cluster's service ranges, the primary one first.
+    fn families(&self) -> Vec<IpFamily>;
+    /// Takes the wanted service address, or any free one of the family. Errors are what the field error should say.
+    async fn service_address(&self, owner: &Object, family: IpFamily, wanted: Option<IpAddr>)
+    -> Result<IpAddr, String>;
+    /// Takes the wanted node port, or any free one.
+    async fn node_port(&self, wanted: Option<u16>) -> Result<u16, String>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IpFamily {
+    V4,
+    V6,
+}
+
+/// What a write took and what it no longer needs. The registry gives `taken` back when the write fails and `dropped` when it
+/// succeeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub taken: Vec<Claim>,
+    pub dropped: Vec<Claim>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    ServiceAddress(IpAddr),
+    NodePort(u16),
+}
+
+/// The hooks of a kind, in the order the registry calls them.
+#[async_trait]
+pub trait Strategy: Send + Sync + 'static {
+    /// Fills what the schema's plain defaults cannot: values that depend on other fields. Runs on every read of a written
+    /// object, create or update, after the schema's defaults.
+    fn set_defaults(&self, _new: &mut Object) {}
+
+    /// Clears what a creator may not set (`status`) and sets what creation implies.
+    fn before_create(&self, _request: &Request, new: &mut Object) {
+        new.remove(&["status"]);
+    }
+
+    /// Puts back what this caller may not change: an update of the object keeps the old `status`, an update of `status`
+    /// keeps everything else. The registry moves `generation` when [`Strategy::generation_moves`] says so.
+    fn before_update(&self, request: &Request, new: &mut Object, old: &Object) {
+        keep_other_half(request, new, old);
+    }
+
+    /// Whether the change is one that `metadata.generation` counts: anything outside `metadata` and `status`.
+    fn generation_moves(&self, new: &Object, old: &Object) -> bool {
+        let counted = |object: &Object| -> Vec<(String, serde_json::Value)> {
+            let not = ["metadata", "status", "kind", "apiVersion"];
+            let kept = object.0.iter().filter(|(key, _)| !not.contains(&key.as_str()));
+            kept.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        self.has_generation() && counted(new) != counted(old)
+    }
+
+    /// Whether objects of the kind carry `metadata.generation` at all.
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    /// Takes cluster-wide addresses and ports and writes them into the object. `new` is none on delete, where the claims of
+    /// `old` are all dropped.
+    async fn allocate(
+        &self,
+        _allocators: &dyn Allocators,
+        _new: Option<&mut Object>,
+        _old: Option<&Object>,
+    ) -> Result<Claims, Status> {
+        Ok(Claims::default())
+    }
+
+    /// The rules of the kind beyond those of metadata; all broken ones at once.
+    fn validate_create(&self, _new: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// As [`Strategy::validate_create`], and what may not change. `request` tells the subresource.
+    fn validate_update(&self, _request: &Request, new: &Object, _old: &Object) -> Vec<FieldError> {
+        self.validate_create(new)
+    }
+
+    /// The rules of the kind's names. The default is that of DNS subdomains, upstream's for most kinds.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        crate::strategy::dns_subdomain(name, prefix)
+    }
+
+    /// Sentences for the `Warning` header of a write that succeeds.
+    fn warnings(&self, _new: &Object, _old: Option<&Object>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// An update of an object that does not exist creates it (leases, events, a few more).
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// An update without `resourceVersion` is taken as it is.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// How long the object lives when deleted with no grace period given; none deletes at once.
+    fn default_grace_period_seconds(&self, _old: &Object) -> Option<i64> {
+        None
+    }
+
+    /// The fields that field selectors may name besides `metadata.name` and `metadata.namespace`, with their values.
+    fn selectable_fields(&self, _object: &Object) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Seconds after which the object expires by itself (events).
+    fn time_to_live_seconds(&self, _object: &Object) -> Option<u64> {
+        None
+    }
+
+    /// Whether anything in this server acts on the kind; where not, writes are answered with a warning.
+    fn acted_upon(&self) -> bool {
+        false
+    }
+}
+
+/// The strategy of a kind about which nothing special is known.
+pub struct DefaultStrategy;
+
+impl Strategy for DefaultStrategy {}
+
+/// An update through `status` may only change `status`; any other may not.
+pub fn keep_other_half(request: &Request, new: &mut Object, old: &Object) {
+    if request.subresource != "status" {
+        match old.0.get("status") {
+            Some(status) => new.0.insert("status".into(), status.clone()),
+            None => new.0.remove("status"),
+        };
+        return;
+    }
+    let status = new.0.remove("status");
+    let metadata = new.0.remove("metadata");
+    *new = old.clone();
+    match status {
+        Some(status) => new.0.insert("status".into(), status),
+        None => new.0.remove("status"),
+    };
+    if let Some(version) = metadata.as_ref().and_then(|metadata| metadata.get("resourceVersion")) {
+        new.set_meta("resourceVersion", version.clone());
+    }
+    if let Some(managed) = metadata.as_ref().and_then(|metadata| metadata.get("managedFields")) {
+        new.set_meta("managedFields", managed.clone());
+    }
+}
+
+/// What is wrong with a DNS subdomain name; a prefix for generated names may end in a dash.
+pub fn dns_subdomain(name: &str, prefix: bool) -> Vec<String> {
+    let trimmed = if prefix {
+        name.strip_suffix('-').map_or_else(|| name.to_string(), |stem| format!("{stem}a"))
+    } else {
+        name.to_string()
+    };
+    meta::name::dns1123_subdomain(&trimmed)
+}
