@@ -21,5 +21,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod proxy;
 pub mod reader;
+pub mod registry;
 pub mod request_info;
+pub mod stored;
 pub mod version;

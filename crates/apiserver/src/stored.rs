@@ -104,7 +104,7 @@ impl Stored {
 
     /// The tree in the storage version.
     pub fn stored_object(&self) -> Result<Object, Status> {
-        self.object(&self.kind.api_version())
+        self.object(&self.kind.group_version().to_string())
     }
 
     /// The bytes as they are, for a reader in the same process.
