@@ -17,7 +17,7 @@ pub(crate) mod wire;
 pub use batch::{Batch, Chain, Hook, HookPoint, Table};
 pub use handle::{Dumped, Nft};
 pub use rule::{Compare, Register, Rule};
-pub use set::{DataKind, Element, KeyPart, Set, Value, Verdict};
+pub use set::{Data, DataKind, Element, KeyPart, Set, Value, Verdict};
 
 use std::io;
 

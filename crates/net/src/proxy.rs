@@ -14,6 +14,7 @@
 //!
 //! Not yet: `healthCheckNodePort` servers, `loadBalancerSourceRanges`, and taking over affinity entries across a restart.
 
+mod affinity;
 pub mod layout;
 pub mod model;
 pub mod plan;
@@ -119,11 +120,13 @@ impl Proxy {
             let index = usize::from(frontend.address.is_ipv6());
             self.programs[index].set(frontend, plan, &mut pending[index]);
         }
-        let mut stale = Vec::new();
+        let (mut stale, mut moved) = (Vec::new(), Vec::new());
         for pending in &mut pending {
             stale.append(&mut pending.stale_udp);
+            moved.append(&mut pending.moved);
         }
         self.commit(pending)?;
+        affinity::follow(&mut self.nft, &self.programs, &moved)?;
         self.forget_stale(&stale)
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! peer on our own network segment:   10.42.2.0/24 via 192.0.2.2 (its address)            no overhead
 //! any other peer:                    10.42.2.0/24 via 10.42.2.0 dev <prefix>-vx          VXLAN
-//! service range:                     10.43.0.0/16 dev lo, source = this node's address
+//! service range:                     10.43.0.0/16 dev <uplink>, source = this node's address
 //! whole pod range:                   unreachable
 //! ```
 //!
@@ -127,11 +127,14 @@ impl Routes {
     }
 
     fn fixed_routes(&mut self) -> io::Result<BTreeSet<Route>> {
-        let loopback = self.links.index("lo")?;
         let node = self.config.node_address;
+        let uplink = match self.links.device_of(node)? {
+            Some(uplink) => uplink,
+            None => self.links.index("lo")?,
+        };
         let unreachable = |cidr: &IpNet| Route { destination: *cidr, device: None, gateway: None, source: None };
         let services = self.config.service_cidrs.iter().filter(|cidr| cidr.addr().is_ipv4() == node.is_ipv4());
-        let to_services = services.map(|cidr| Route { source: Some(node), ..Route::direct(*cidr, loopback) });
+        let to_services = services.map(|cidr| Route { source: Some(node), ..Route::direct(*cidr, uplink) });
         Ok(self.config.cluster_cidrs.iter().map(unreachable).chain(to_services).collect())
     }
 

@@ -212,39 +212,14 @@ impl Rule {
         })
     }
 
-    /// Adds the key and data to a dynamic map, expiring after `timeout_ms`; an existing entry stays as it is.
-    pub fn remember(self, map: &str, key: Register, value: Register, timeout_ms: u64) -> Self {
-        self.dynamic(map, wire::DYNSET_OP_ADD, key, Some(value), Some(timeout_ms))
-    }
-
-    /// Starts the time of an existing entry of a dynamic map anew.
+    /// Starts the time of a dynamic map's entry anew, or adds one; the data of an existing entry stays as it is.
     pub fn refresh(self, map: &str, key: Register, value: Register, timeout_ms: u64) -> Self {
-        self.dynamic(map, wire::DYNSET_OP_UPDATE, key, Some(value), Some(timeout_ms))
-    }
-
-    /// Removes the key from a dynamic map.
-    pub fn forget(self, map: &str, key: Register) -> Self {
-        self.dynamic(map, wire::DYNSET_OP_DELETE, key, None, None)
-    }
-
-    fn dynamic(
-        self,
-        map: &str,
-        operation: u32,
-        key: Register,
-        value: Option<Register>,
-        timeout_ms: Option<u64>,
-    ) -> Self {
         self.expression("dynset", |data| {
             data.string(wire::DYNSET_SET_NAME, map);
-            data.be32(wire::DYNSET_OP, operation);
+            data.be32(wire::DYNSET_OP, wire::DYNSET_OP_UPDATE);
             data.be32(wire::DYNSET_SREG_KEY, key.number());
-            if let Some(value) = value {
-                data.be32(wire::DYNSET_SREG_DATA, value.number());
-            }
-            if let Some(timeout_ms) = timeout_ms {
-                data.be64(wire::DYNSET_TIMEOUT, timeout_ms);
-            }
+            data.be32(wire::DYNSET_SREG_DATA, value.number());
+            data.be64(wire::DYNSET_TIMEOUT, timeout_ms);
         })
     }
 
@@ -281,6 +256,12 @@ impl Rule {
             data.be32(wire::REJECT_TYPE, wire::REJECT_ICMP_UNREACH);
             data.u8(wire::REJECT_ICMP_CODE, code);
         })
+    }
+
+    /// Answers a TCP packet with a reset; does not hold for other protocols.
+    pub fn reset(self, scratch: Register) -> Self {
+        let tcp = self.protocol(scratch).compare(scratch, Compare::Equal, &[libc::IPPROTO_TCP as u8]);
+        tcp.expression("reject", |data| data.be32(wire::REJECT_TYPE, wire::REJECT_TCP_RESET))
     }
 
     /// Ends the rule with a verdict.

@@ -201,22 +201,24 @@ pub struct Element {
     pub key: Value,
     /// What it leads to; ignored when the element is deleted.
     pub data: Data,
+    /// When it goes by itself; for dynamic maps only.
+    pub timeout_ms: Option<u64>,
 }
 
 impl Element {
     /// A member of a plain set, or the key of an element to delete.
     pub fn key(key: Value) -> Self {
-        Element { key, data: Data::None }
+        Element { key, data: Data::None, timeout_ms: None }
     }
 
     /// A map entry.
     pub fn value(key: Value, value: Value) -> Self {
-        Element { key, data: Data::Value(value) }
+        Element { key, data: Data::Value(value), timeout_ms: None }
     }
 
     /// A verdict map entry.
     pub fn verdict(key: Value, verdict: Verdict) -> Self {
-        Element { key, data: Data::Verdict(verdict) }
+        Element { key, data: Data::Verdict(verdict), timeout_ms: None }
     }
 
     pub(super) fn encode(&self, writer: &mut Writer, with_data: bool) {
@@ -228,6 +230,9 @@ impl Element {
                 }
                 Data::Verdict(verdict) if with_data => element.nest(wire::ELEM_DATA, |data| verdict.encode(data)),
                 _ => (),
+            }
+            if let Some(timeout_ms) = self.timeout_ms.filter(|_| with_data) {
+                element.be64(wire::ELEM_TIMEOUT, timeout_ms);
             }
         });
     }

@@ -33,6 +33,7 @@ pub const ELEM_LIST_SET: u16 = 2;
 pub const ELEM_LIST_ELEMENTS: u16 = 3;
 pub const ELEM_KEY: u16 = 1;
 pub const ELEM_DATA: u16 = 2;
+pub const ELEM_TIMEOUT: u16 = 4;
 
 pub const LIST_ELEM: u16 = 1;
 
@@ -68,9 +69,7 @@ pub const DYNSET_OP: u16 = 3;
 pub const DYNSET_SREG_KEY: u16 = 4;
 pub const DYNSET_SREG_DATA: u16 = 5;
 pub const DYNSET_TIMEOUT: u16 = 6;
-pub const DYNSET_OP_ADD: u32 = 0;
 pub const DYNSET_OP_UPDATE: u32 = 1;
-pub const DYNSET_OP_DELETE: u32 = 2;
 
 pub const PAYLOAD_DREG: u16 = 1;
 pub const PAYLOAD_BASE: u16 = 2;
@@ -104,6 +103,7 @@ pub const NAT_RANGE_RANDOM_FULLY: u32 = 1 << 4;
 pub const REJECT_TYPE: u16 = 1;
 pub const REJECT_ICMP_CODE: u16 = 2;
 pub const REJECT_ICMP_UNREACH: u32 = 0;
+pub const REJECT_TCP_RESET: u32 = 1;
 pub const ICMP_PORT_UNREACH: u8 = 3;
 pub const ICMP6_PORT_UNREACH: u8 = 4;
 

@@ -2,19 +2,24 @@
 //!
 //! ```text
 //! prerouting, output ─► services:  key = (address, protocol, port)
-//!     outside[key] ─► class, when the client is outside the cluster    ┐ classes[class] ─► goto pick-…
-//!     services[key] ─► class                                          ┘
-//! pick-<count>…:  mark for masquerade, as the class says
-//!     sticky[(client, key)] ─► backend, if still in live[(key, backend)]
-//!     backends[(key, random slot)] ─► backend ─► destination NAT
+//!     client outside the cluster:  outside[key] ─► goto pick-…, or return
+//!     services[key] ─► goto pick-<count>…
+//! pick-<count>…:  mark for masquerade, as its name says
+//!     backends[(key, random slot)] ─► destination NAT
 //! postrouting:  hairpin[(a, a)] or marked ─► masquerade
 //! input, forward, output (new connections):  dropped[key], rejected[key], anything else in the service range ─► reject
 //! ```
 //!
-//! A service's map entry holds a small class number and not a verdict, because the kernel walks all verdict entries to look for
-//! loops whenever one changes; the class numbers lead to chains through a verdict map of a few dozen entries. A class is a number
-//! of backends (nft draws numbers below a constant), whom to masquerade, and an affinity time. Class 0 leaves the
-//! packet alone, for the filter chains to refuse.
+//! There is a chain per [`Class`]: a number of backends (nft draws numbers below a constant), whom to masquerade, and an affinity time;
+//! a few dozen for any number of services. Services with affinity go through the packet's mark, which holds the slot:
+//!
+//! ```text
+//! mark = sticky[(client, key)];  backends[(key, mark)] ─► start the entry's time anew ─► destination NAT
+//! mark = random slot;            backends[(key, mark)] ─► new entry in sticky         ─► destination NAT
+//! ```
+//!
+//! Two constraints shaped this. Each rule looks up one map, because the `nft` program dies listing a rule whose key comes out of another
+//! map. And the masquerade bit is part of the mark, so such services have every slot twice, with and without it.
 
 use ipnet::IpNet;
 
@@ -26,21 +31,19 @@ use KeyPart::{Address, Number, Port, Protocol};
 pub const SERVICES: &str = "services";
 pub const OUTSIDE: &str = "outside";
 pub const BACKENDS: &str = "backends";
-pub const LIVE: &str = "live";
 pub const STICKY: &str = "sticky";
 pub const HAIRPIN: &str = "hairpin";
 pub const REJECTED: &str = "rejected";
 pub const DROPPED: &str = "dropped";
-pub const CLASSES: &str = "classes";
 
-/// The class of packets that are left alone.
-pub const CLASS_NONE: u32 = 0;
 /// Slots of the backends for clients outside the cluster start here; a service has fewer endpoints than this.
 pub const OUTSIDE_SLOT_FIRST: u32 = 1 << 20;
 /// How many clients may be bound to their backends at a time, over all services.
 const STICKY_CLIENTS_MAX: u32 = 1 << 20;
 /// Upstream's bit, so that other software that knows it does the right thing.
-const MASQUERADE_MARK: u32 = 0x4000;
+pub const MASQUERADE_MARK: u32 = 0x4000;
+/// How many backends a service with affinity may have: slots stay below the masquerade bit.
+pub const STICKY_SLOTS_MAX: usize = MASQUERADE_MARK as usize;
 
 const PRIORITY_DESTINATION_NAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
@@ -50,21 +53,20 @@ const MARK: &str = "mark";
 const MARK_OFF_CLUSTER: &str = "mark-off-cluster";
 const UNSERVED: &str = "unserved";
 const UNALLOCATED: &str = "unallocated";
+const REFUSE: &str = "refuse";
 
 /// The sets and maps of the table.
 pub const SETS: &[Set] = &[
-    Set::map(SERVICES, &[Address, Protocol, Port], &[Number]),
-    Set::map(OUTSIDE, &[Address, Protocol, Port], &[Number]),
+    Set::verdict_map(SERVICES, &[Address, Protocol, Port]),
+    Set::verdict_map(OUTSIDE, &[Address, Protocol, Port]),
     Set::map(BACKENDS, &[Address, Protocol, Port, Number], &[Address, Port]),
-    Set::set(LIVE, &[Address, Protocol, Port, Address, Port]),
     Set {
         dynamic_entries_max: Some(STICKY_CLIENTS_MAX),
-        ..Set::map(STICKY, &[Address, Address, Protocol, Port], &[Address, Port])
+        ..Set::map(STICKY, &[Address, Address, Protocol, Port], &[Number])
     },
     Set::set(HAIRPIN, &[Address, Address]),
     Set::set(REJECTED, &[Address, Protocol, Port]),
     Set::set(DROPPED, &[Address, Protocol, Port]),
-    Set::verdict_map(CLASSES, &[Number]),
 ];
 
 /// What a chain that picks backends is made for.
@@ -98,7 +100,7 @@ pub fn create(batch: &mut Batch, pod_cidrs: &[IpNet], service_cidrs: &[IpNet]) {
     for set in SETS {
         batch.add_set(set);
     }
-    for name in [SERVICES, MARK, MARK_OFF_CLUSTER, UNSERVED, UNALLOCATED] {
+    for name in [SERVICES, MARK, MARK_OFF_CLUSTER, UNSERVED, UNALLOCATED, REFUSE] {
         batch.add_chain(&Chain { name, hook: None });
     }
     for (name, kind, point, priority) in [
@@ -122,15 +124,14 @@ fn translate(batch: &mut Batch, family: Family, pod_cidrs: &[IpNet]) {
     batch.add_rule("nat-prerouting", &Rule::new(family).jump(SERVICES));
     batch.add_rule("nat-output", &Rule::new(family).jump(SERVICES));
 
-    let mut outside = frontend(Rule::new(family), 0).in_map(OUTSIDE, reg(0), reg(8));
+    let mut outside = Rule::new(family);
     for cidr in pod_cidrs {
         outside = outside.source(reg(0)).network(reg(0), Compare::NotEqual, *cidr);
     }
     let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();
     outside = outside.source_type(reg(0)).compare(reg(0), Compare::NotEqual, &local);
-    batch.add_rule(SERVICES, &outside.verdict_of(CLASSES, reg(8)));
-    let main = frontend(Rule::new(family), 0).in_map(SERVICES, reg(0), reg(8));
-    batch.add_rule(SERVICES, &main.verdict_of(CLASSES, reg(8)));
+    batch.add_rule(SERVICES, &frontend(outside, 0).verdict_of(OUTSIDE, reg(0)));
+    batch.add_rule(SERVICES, &frontend(Rule::new(family), 0).verdict_of(SERVICES, reg(0)));
 
     for cidr in pod_cidrs {
         let pods = Rule::new(family).source(reg(0)).network(reg(0), Compare::Equal, *cidr);
@@ -157,52 +158,71 @@ fn refuse(batch: &mut Batch, family: Family, service_cidrs: &[IpNet]) {
         batch.add_rule(chain, &Rule::new(family).new_connection(reg(0)).jump(UNALLOCATED));
     }
     batch.add_rule(UNSERVED, &frontend(Rule::new(family), 0).in_set(DROPPED, reg(0)).verdict(&Verdict::Drop));
-    batch.add_rule(UNSERVED, &frontend(Rule::new(family), 0).in_set(REJECTED, reg(0)).reject());
+    batch.add_rule(UNSERVED, &frontend(Rule::new(family), 0).in_set(REJECTED, reg(0)).jump(REFUSE));
+    // The kernel sends no ICMP error about a packet that leaves by the loopback device, but it does send resets.
+    batch.add_rule(REFUSE, &Rule::new(family).reset(reg(0)));
+    batch.add_rule(REFUSE, &Rule::new(family).reject());
     // An address of the range that this node serves itself (its resolver's) is local and passes.
     let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();
     for cidr in service_cidrs {
         let unallocated = Rule::new(family).destination(reg(0)).network(reg(0), Compare::Equal, *cidr);
         let foreign = unallocated.destination_type(reg(0)).compare(reg(0), Compare::NotEqual, &local);
-        batch.add_rule(UNALLOCATED, &foreign.reject());
+        batch.add_rule(UNALLOCATED, &foreign.jump(REFUSE));
     }
 }
 
-/// Creates the chain that picks a backend for this class, and its entry in the classes.
-pub fn create_class(batch: &mut Batch, class: &Class, id: u32) {
+/// Creates the chain that picks a backend for this class.
+pub fn create_class(batch: &mut Batch, class: &Class) {
     let (family, chain) = (batch.family(), class.chain());
     let words = family.address_registers();
     batch.add_chain(&Chain { name: &chain, hook: None });
-    match class.masquerade {
-        Masquerade::OffCluster => batch.add_rule(&chain, &Rule::new(family).jump(MARK_OFF_CLUSTER)),
-        Masquerade::Always => batch.add_rule(&chain, &Rule::new(family).jump(MARK)),
-        Masquerade::Never => (),
-    }
     if let Some(seconds) = class.affinity_s {
         stick(batch, &chain, class, u64::from(seconds) * 1000);
+        return;
     }
-    let pick = draw(frontend(Rule::new(family), 0), class, reg(words + 2)).in_map(BACKENDS, reg(0), reg(8));
-    batch.add_rule(&chain, &pick.translate_destination(reg(8), reg(8 + words)));
-    let key = crate::nft::Value::new().number(id);
-    batch.add_elements(CLASSES, &[crate::nft::Element::verdict(key, Verdict::Goto(chain))]);
+    mark(batch, &chain, class.masquerade);
+    let slot = frontend(Rule::new(family), 0).random(reg(words + 2), class.count, first_slot(class.outside));
+    batch.add_rule(&chain, &to_backend(slot, 0));
 }
 
-/// The rules that keep a client with its backend. Registers: client, frontend, backend, one after the other.
+/// The rules that keep a client with its backend. Registers: client, frontend, mark.
 fn stick(batch: &mut Batch, chain: &str, class: &Class, timeout_ms: u64) {
     let family = batch.family();
     let words = family.address_registers();
     let (key, slot) = (words, 2 * words + 2);
     let start = || frontend(Rule::new(family).source(reg(0)), key);
-    let known = start().in_map(STICKY, reg(0), reg(slot)).in_set(LIVE, reg(key)).refresh(STICKY, reg(0), reg(slot), timeout_ms);
-    batch.add_rule(chain, &known.translate_destination(reg(slot), reg(slot + words)));
-    // An entry whose backend is gone would otherwise stay: adding does not overwrite.
-    batch.add_rule(chain, &start().in_map(STICKY, reg(0), reg(slot)).forget(STICKY, reg(0)));
-    let chosen = draw(start(), class, reg(slot)).in_map(BACKENDS, reg(key), reg(slot + 1));
-    let kept = chosen.remember(STICKY, reg(0), reg(slot + 1), timeout_ms);
-    batch.add_rule(chain, &kept.translate_destination(reg(slot + 1), reg(slot + 1 + words)));
+    let chosen = start().mark(reg(slot)).in_map(BACKENDS, reg(key), reg(slot + 1));
+    let chosen = chosen.refresh(STICKY, reg(0), reg(slot), timeout_ms);
+    let kept = chosen.translate_destination(reg(slot + 1), reg(slot + 1 + words));
+
+    batch.add_rule(chain, &start().in_map(STICKY, reg(0), reg(slot)).set_mark(reg(slot)));
+    batch.add_rule(chain, &kept);
+    let drawn = Rule::new(family).random(reg(0), class.count, first_slot(class.outside));
+    batch.add_rule(chain, &drawn.set_mark(reg(0)));
+    mark(batch, chain, class.masquerade);
+    batch.add_rule(chain, &kept);
+    // The map is full: serve the client all the same.
+    batch.add_rule(chain, &to_backend(frontend(Rule::new(family), 0).mark(reg(words + 2)), 0));
 }
 
-fn draw(rule: Rule, class: &Class, to: Register) -> Rule {
-    rule.random(to, class.count, if class.outside { OUTSIDE_SLOT_FIRST } else { 0 })
+fn mark(batch: &mut Batch, chain: &str, masquerade: Masquerade) {
+    let family = batch.family();
+    match masquerade {
+        Masquerade::OffCluster => batch.add_rule(chain, &Rule::new(family).jump(MARK_OFF_CLUSTER)),
+        Masquerade::Always => batch.add_rule(chain, &Rule::new(family).jump(MARK)),
+        Masquerade::Never => (),
+    }
+}
+
+/// Looks up the backend by the frontend and slot that start at register `key`, and sends the packet there.
+fn to_backend(rule: Rule, key: u32) -> Rule {
+    let words = rule.family().address_registers();
+    rule.in_map(BACKENDS, reg(key), reg(8)).translate_destination(reg(8), reg(8 + words))
+}
+
+/// Where the slots of a pool start.
+pub fn first_slot(outside: bool) -> u32 {
+    if outside { OUTSIDE_SLOT_FIRST } else { 0 }
 }
 
 /// Loads destination address, protocol and destination port into registers from `first` on.

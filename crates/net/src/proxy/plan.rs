@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::model::{Endpoint, Protocol, Service, ServicePort, Slice};
+use crate::nft::Value;
 
 /// Where clients send packets to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,13 @@ pub struct Frontend {
     pub address: IpAddr,
     pub protocol: Protocol,
     pub port: u16,
+}
+
+impl Frontend {
+    /// The key of this frontend in the proxy's maps.
+    pub fn key(&self) -> Value {
+        Value::new().address(self.address).protocol(self.protocol.number()).port(self.port)
+    }
 }
 
 /// Where packets end up.

@@ -7,7 +7,7 @@
 //! [`elements`](Program::set) is the only place that says which map entries a frontend needs; the difference, the full load and the
 //! tests all come from it. The cost is that of the frontends that changed, however many there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::layout::{self, Class};
 use super::plan::{Backend, Frontend, FrontendPlan, Masquerade, Pool};
 use super::slots;
-use crate::nft::{Batch, Element, Table, Value};
+use crate::nft::{Batch, Data, Element, Table, Value, Verdict};
 
 /// A pool with its backends put into slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +26,16 @@ enum Installed {
 }
 
 impl Installed {
-    fn new(pool: &Pool, before: Option<&Installed>) -> Self {
+    fn new(pool: &Pool, before: Option<&Installed>, sticky: bool) -> Self {
         match pool {
             Pool::Reject => Installed::Reject,
             Pool::Drop => Installed::Drop,
             Pool::Backends(masquerade, backends) => {
-                Installed::Slots(*masquerade, slots::assign(before.map_or(&[], Installed::backends), backends))
+                let mut slots = slots::assign(before.map_or(&[], Installed::backends), backends);
+                if sticky {
+                    slots.truncate(layout::STICKY_SLOTS_MAX);
+                }
+                Installed::Slots(*masquerade, slots)
             }
         }
     }
@@ -55,16 +59,27 @@ impl Programmed {
     }
 }
 
-type Elements = BTreeMap<(&'static str, Value), Option<Value>>;
+type Elements = BTreeMap<(&'static str, Value), Data>;
 
 /// Changes that have not reached the kernel yet.
 #[derive(Debug, Default)]
 pub struct Pending {
     delete: BTreeMap<&'static str, Vec<Element>>,
     add: BTreeMap<&'static str, Vec<Element>>,
-    classes: Vec<(Class, u32)>,
+    classes: Vec<Class>,
     /// UDP frontends whose backends changed, with those they have now: connections to any other are stale.
     pub stale_udp: Vec<(Frontend, Vec<Backend>)>,
+    /// Frontends with affinity whose slots changed: clients bound to a slot have to follow.
+    pub moved: Vec<Moved>,
+}
+
+/// Where the backends of a frontend's slots are now.
+#[derive(Debug)]
+pub struct Moved {
+    pub frontend: Frontend,
+    pub affinity_s: u32,
+    /// From old slot to new slot, `None` for a backend that is gone. Slots that stayed are not listed.
+    pub slots: HashMap<u32, Option<u32>>,
 }
 
 impl Pending {
@@ -73,18 +88,14 @@ impl Pending {
         self.delete.is_empty() && self.add.is_empty() && self.classes.is_empty()
     }
 
-    fn add(&mut self, set: &'static str, key: Value, data: Option<Value>) {
-        let element = match data {
-            Some(data) => Element::value(key, data),
-            None => Element::key(key),
-        };
-        self.add.entry(set).or_default().push(element);
+    fn add(&mut self, set: &'static str, key: Value, data: Data) {
+        self.add.entry(set).or_default().push(Element { key, data, timeout_ms: None });
     }
 
     /// Everything in one batch: chains first, then what goes, then what comes.
     fn into_batch(self, mut batch: Batch) -> Batch {
-        for (class, id) in &self.classes {
-            layout::create_class(&mut batch, class, *id);
+        for class in &self.classes {
+            layout::create_class(&mut batch, class);
         }
         for (set, elements) in &self.delete {
             batch.delete_elements(set, elements);
@@ -101,7 +112,8 @@ impl Pending {
 pub struct Program {
     table: Table,
     frontends: HashMap<Frontend, Programmed>,
-    classes: HashMap<Class, u32>,
+    /// The classes that have a chain. Chains are kept: there are few, and counts come back.
+    classes: HashSet<Class>,
     /// How many backends of frontends name a local pod's address.
     hairpins: HashMap<IpAddr, usize>,
 }
@@ -109,7 +121,7 @@ pub struct Program {
 impl Program {
     /// A program with nothing in it.
     pub fn new(table: Table) -> Self {
-        Program { table, frontends: HashMap::new(), classes: HashMap::new(), hairpins: HashMap::new() }
+        Program { table, frontends: HashMap::new(), classes: HashSet::new(), hairpins: HashMap::new() }
     }
 
     /// The table it lives in.
@@ -130,12 +142,14 @@ impl Program {
     /// Makes a frontend do what `plan` says, or nothing. Each frontend may be set once per `pending`.
     pub fn set(&mut self, frontend: Frontend, plan: Option<&FrontendPlan>, pending: &mut Pending) {
         let before = self.frontends.remove(&frontend);
-        let after = plan.map(|plan| Programmed {
-            main: Installed::new(&plan.main, before.as_ref().map(|before| &before.main)),
-            outside: plan.outside.as_ref().map(|outside| {
-                Installed::new(outside, before.as_ref().and_then(|before| before.outside.as_ref()))
-            }),
-            affinity_s: plan.affinity_s,
+        let after = plan.map(|plan| {
+            let sticky = plan.affinity_s.is_some();
+            let outside_before = before.as_ref().and_then(|before| before.outside.as_ref());
+            Programmed {
+                main: Installed::new(&plan.main, before.as_ref().map(|before| &before.main), sticky),
+                outside: plan.outside.as_ref().map(|outside| Installed::new(outside, outside_before, sticky)),
+                affinity_s: plan.affinity_s,
+            }
         });
         if before == after {
             self.frontends.extend(after.map(|after| (frontend, after)));
@@ -145,6 +159,7 @@ impl Program {
         let new = after.as_ref().map(|after| self.elements(frontend, after, pending)).unwrap_or_default();
         difference(&old, new, pending);
         self.count_hairpins(before.as_ref(), after.as_ref(), pending);
+        pending.moved.extend(moved(frontend, before.as_ref(), after.as_ref()));
         if frontend.protocol == super::model::Protocol::Udp {
             let now = after.as_ref().map(|after| after.backends().copied().collect()).unwrap_or_default();
             pending.stale_udp.push((frontend, now));
@@ -162,8 +177,6 @@ impl Program {
         let mut batch = Batch::new(&self.table);
         batch.renew_table();
         layout::create(&mut batch, pod_cidrs, service_cidrs);
-        let none = Element::verdict(Value::new().number(layout::CLASS_NONE), crate::nft::Verdict::Return);
-        batch.add_elements(layout::CLASSES, &[none]);
         let mut pending = Pending::default();
         let frontends = std::mem::take(&mut self.frontends);
         self.classes.clear();
@@ -174,17 +187,14 @@ impl Program {
         }
         self.frontends = frontends;
         for address in self.hairpins.keys() {
-            pending.add(layout::HAIRPIN, Value::new().address(*address).address(*address), None);
+            pending.add(layout::HAIRPIN, Value::new().address(*address).address(*address), Data::None);
         }
         pending.into_batch(batch)
     }
 
     /// The map entries that a frontend needs.
     fn elements(&mut self, frontend: Frontend, programmed: &Programmed, pending: &mut Pending) -> Elements {
-        let key = || {
-            let address = Value::new().address(frontend.address);
-            address.protocol(frontend.protocol.number()).port(frontend.port)
-        };
+        let key = || frontend.key();
         let mut elements = Elements::new();
         let pools = [(false, Some(&programmed.main)), (true, programmed.outside.as_ref())];
         for (outside, pool) in pools {
@@ -192,39 +202,35 @@ impl Program {
             match pool {
                 None => (),
                 Some(Installed::Slots(masquerade, slots)) => {
-                    let count = slots.len() as u32;
-                    let class =
-                        Class { masquerade: *masquerade, count, outside, affinity_s: programmed.affinity_s };
-                    let id = self.class(class, pending);
-                    elements.insert((map, key()), Some(Value::new().number(id)));
-                    let first = if outside { layout::OUTSIDE_SLOT_FIRST } else { 0 };
-                    for (slot, backend) in (first..).zip(slots) {
-                        let to = Value::new().address(backend.address).port(backend.port);
-                        elements.insert((layout::BACKENDS, key().number(slot)), Some(to));
+                    let class = Class {
+                        masquerade: *masquerade,
+                        count: slots.len() as u32,
+                        outside,
+                        affinity_s: programmed.affinity_s,
+                    };
+                    elements.insert((map, key()), Data::Verdict(Verdict::Goto(class.chain())));
+                    if self.classes.insert(class) {
+                        pending.classes.push(class);
+                    }
+                    for (slot, backend) in (layout::first_slot(outside)..).zip(slots) {
+                        let to = Data::Value(Value::new().address(backend.address).port(backend.port));
                         if programmed.affinity_s.is_some() {
-                            let live = key().address(backend.address).port(backend.port);
-                            elements.insert((layout::LIVE, live), None);
+                            let marked = slot | layout::MASQUERADE_MARK;
+                            elements.insert((layout::BACKENDS, key().number(marked)), to.clone());
                         }
+                        elements.insert((layout::BACKENDS, key().number(slot)), to);
                     }
                 }
                 Some(refused) => {
                     if outside {
-                        elements.insert((map, key()), Some(Value::new().number(layout::CLASS_NONE)));
+                        elements.insert((map, key()), Data::Verdict(Verdict::Return));
                     }
                     let set = if *refused == Installed::Drop { layout::DROPPED } else { layout::REJECTED };
-                    elements.insert((set, key()), None);
+                    elements.insert((set, key()), Data::None);
                 }
             }
         }
         elements
-    }
-
-    fn class(&mut self, class: Class, pending: &mut Pending) -> u32 {
-        let next = self.classes.len() as u32 + 1;
-        *self.classes.entry(class).or_insert_with(|| {
-            pending.classes.push((class, next));
-            next
-        })
     }
 
     fn count_hairpins(&mut self, before: Option<&Programmed>, after: Option<&Programmed>, pending: &mut Pending) {
@@ -270,6 +276,30 @@ impl Pending {
         }
         list.entry(layout::HAIRPIN).or_default().push(element);
     }
+}
+
+/// How the slots of a frontend with affinity changed, if they did.
+fn moved(frontend: Frontend, before: Option<&Programmed>, after: Option<&Programmed>) -> Option<Moved> {
+    let before = before?;
+    before.affinity_s?;
+    let mut slots = HashMap::new();
+    for outside in [false, true] {
+        let pool = |programmed: &Programmed| -> Vec<Backend> {
+            let pool = if outside { programmed.outside.as_ref() } else { Some(&programmed.main) };
+            pool.map(Installed::backends).unwrap_or_default().to_vec()
+        };
+        let first = layout::first_slot(outside);
+        let sticky = after.filter(|after| after.affinity_s.is_some());
+        let now: HashMap<Backend, u32> = sticky.map(pool).unwrap_or_default().into_iter().zip(first..).collect();
+        for (backend, slot) in pool(before).into_iter().zip(first..) {
+            let new = now.get(&backend).copied();
+            if new != Some(slot) {
+                slots.insert(slot, new);
+            }
+        }
+    }
+    let affinity_s = after.and_then(|after| after.affinity_s).unwrap_or_default();
+    (!slots.is_empty()).then_some(Moved { frontend, affinity_s, slots })
 }
 
 fn difference(old: &Elements, new: Elements, pending: &mut Pending) {

@@ -73,12 +73,12 @@ impl Namespace {
         });
     }
 
-    /// A route through a gateway.
+    /// A route through a gateway, under an owner that nobody lists.
     pub fn route(&self, destination: &str, gateway: &str) {
         let destination = destination.parse().unwrap();
         let gateway: IpAddr = gateway.parse().unwrap();
         self.run(|| {
-            let mut links = Links::open(RouteOwner::Nodes).unwrap();
+            let mut links = Links::open(RouteOwner::Pods).unwrap();
             let (device, _) = links.way_to(gateway).unwrap();
             let route = Route { destination, device: Some(device), gateway: Some(gateway), source: None };
             links.add_route(&route).unwrap();
