@@ -14,7 +14,9 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -320,7 +322,9 @@ fn encode(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL].into_iter().any(|code| error.raw_os_error() == Some(code))
+    [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL]
+        .into_iter()
+        .any(|code| error.raw_os_error() == Some(code))
 }
 
 fn forgive_absence(result: io::Result<()>) -> io::Result<()> {

@@ -146,9 +146,9 @@ impl Pods {
         self.ready()?;
         let known = self.ipam.get(&sandbox.id).is_some();
         let record = self.ipam.allocate(&sandbox.id, port_records(sandbox)?)?;
-        let result = self.wire(&sandbox.id, &sandbox.netns_path, &record).and_then(|()| {
-            if known { Ok(()) } else { self.open_ports(&record) }
-        });
+        let result = self
+            .wire(&sandbox.id, &sandbox.netns_path, &record)
+            .and_then(|()| if known { Ok(()) } else { self.open_ports(&record) });
         match result {
             Ok(()) => Ok(PodAddresses { ips: record.addresses }),
             Err(error) => {
@@ -179,7 +179,7 @@ impl Pods {
         }
         let devices: HashSet<String> = live.iter().map(|id| self.device(id)).collect();
         for link in self.links.list().map_err(at("list devices"))? {
-            if self.is_pod_device(&link.name) && !devices.contains(&link.name) {
+            if is_pod_device(&self.config.prefix, &link.name) && !devices.contains(&link.name) {
                 self.links.delete(&link.name).map_err(at("delete a leftover device"))?;
             }
         }
@@ -189,7 +189,7 @@ impl Pods {
     /// Deletes the table and all pods' devices; records stay, for they are files.
     pub fn remove(&mut self) -> Result<(), PodError> {
         for link in self.links.list().map_err(at("list devices"))? {
-            if self.is_pod_device(&link.name) {
+            if is_pod_device(&self.config.prefix, &link.name) {
                 self.links.delete(&link.name).map_err(at("delete a pod's device"))?;
             }
         }
@@ -198,15 +198,10 @@ impl Pods {
 
     fn device(&self, id: &str) -> String {
         // FNV-1a, folded to 32 bits: the name has to be the same after a restart.
-        let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = id
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         format!("{}{:08x}", self.config.prefix, (hash >> 32) as u32 ^ hash as u32)
-    }
-
-    fn is_pod_device(&self, name: &str) -> bool {
-        let digits = name.strip_prefix(&self.config.prefix);
-        digits.is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
     }
 
     fn wire(&mut self, id: &str, namespace: &Path, record: &Record) -> Result<(), PodError> {
@@ -325,6 +320,12 @@ fn configure_inside(inside: &mut Links, pod: &Link, record: &Record) -> io::Resu
         inside.add_route(&route)?;
     }
     Ok(())
+}
+
+/// Whether a device is the host's end of a pod's pair.
+pub(crate) fn is_pod_device(prefix: &str, name: &str) -> bool {
+    let digits = name.strip_prefix(prefix);
+    digits.is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// A hardware address made from the pod's first address: locally administered, and the same after a restart.

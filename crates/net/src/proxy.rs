@@ -115,8 +115,11 @@ impl Proxy {
         }
         let mut pending = [Pending::default(), Pending::default()];
         for frontend in changed {
-            let plan =
-                self.owners.get(&frontend).and_then(|owner| self.wanted.get(owner)).and_then(|plan| plan.get(&frontend));
+            let plan = self
+                .owners
+                .get(&frontend)
+                .and_then(|owner| self.wanted.get(owner))
+                .and_then(|plan| plan.get(&frontend));
             let index = usize::from(frontend.address.is_ipv6());
             self.programs[index].set(frontend, plan, &mut pending[index]);
         }

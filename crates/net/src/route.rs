@@ -87,7 +87,9 @@ impl Routes {
             match self.routes_to(peer, own_cidrs, &mut tunnels) {
                 Ok(routes) => wanted.extend(routes),
                 // One node that cannot be reached must not keep the others from being.
-                Err(error) => tracing::warn!(node = %peer.name, address = %peer.internal_ip, %error, "no way to a node's pods"),
+                Err(error) => {
+                    tracing::warn!(node = %peer.name, address = %peer.internal_ip, %error, "no way to a node's pods")
+                }
             }
         }
         for route in self.links.routes()?.iter().filter(|route| !wanted.contains(route)) {

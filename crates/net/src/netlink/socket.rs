@@ -92,12 +92,7 @@ impl Socket {
         self.exchange(request, libc::NLM_F_DUMP as u16, each)
     }
 
-    fn exchange(
-        &mut self,
-        request: &Request<'_>,
-        flags: u16,
-        mut each: impl FnMut(Header, &[u8]),
-    ) -> io::Result<()> {
+    fn exchange(&mut self, request: &Request<'_>, flags: u16, mut each: impl FnMut(Header, &[u8])) -> io::Result<()> {
         let sequence = self.next_sequence();
         let mut message = Vec::with_capacity(HEADER_LEN + request.body.len());
         put_header(

@@ -103,7 +103,12 @@ impl Batch {
     /// Deletes the table with all it holds; it must exist.
     pub fn delete_table(&mut self) {
         let name = self.table.name.clone();
-        self.message(libc::NFT_MSG_DELTABLE, 0, || format!("delete table {name}"), |w| w.string(wire::TABLE_NAME, &name));
+        self.message(
+            libc::NFT_MSG_DELTABLE,
+            0,
+            || format!("delete table {name}"),
+            |w| w.string(wire::TABLE_NAME, &name),
+        );
     }
 
     /// Makes the table exist and be empty, whatever was there, without a moment without it.

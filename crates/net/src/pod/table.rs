@@ -170,10 +170,8 @@ impl PodTable {
         for chain in ["nat-prerouting", "nat-output"] {
             batch.add_rule(chain, &Rule::new(family).jump(HOST_PORTS));
         }
-        let frontend = Rule::new(family)
-            .destination(Register(0))
-            .protocol(Register(words))
-            .destination_port(Register(words + 1));
+        let frontend =
+            Rule::new(family).destination(Register(0)).protocol(Register(words)).destination_port(Register(words + 1));
         let specific = frontend.in_map(PORTS_AT, Register(0), Register(8));
         batch.add_rule(HOST_PORTS, &specific.translate_destination(Register(8), Register(8 + words)));
         let local = u32::from(libc::RTN_LOCAL).to_ne_bytes();

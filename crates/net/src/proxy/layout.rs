@@ -145,7 +145,8 @@ fn translate(batch: &mut Batch, family: Family, pod_cidrs: &[IpNet]) {
     let both = Rule::new(family).source(reg(0)).destination(reg(family.address_registers()));
     batch.add_rule("nat-postrouting", &both.in_set(HAIRPIN, reg(0)).masquerade());
     let only = MASQUERADE_MARK.to_ne_bytes();
-    let marked = Rule::new(family).mark(reg(0)).bitwise(reg(0), reg(1), &only, &[0; 4]).compare(reg(1), Compare::Equal, &only);
+    let marked =
+        Rule::new(family).mark(reg(0)).bitwise(reg(0), reg(1), &only, &[0; 4]).compare(reg(1), Compare::Equal, &only);
     let cleared = marked.bitwise(reg(0), reg(0), &(!MASQUERADE_MARK).to_ne_bytes(), &[0; 4]).set_mark(reg(0));
     batch.add_rule("nat-postrouting", &cleared.masquerade());
 }

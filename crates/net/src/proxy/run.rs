@@ -4,44 +4,24 @@
 //! all informers have their first list nothing is touched, so that a restart never takes a service away.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Backoff, BackoffPolicy};
-use client::{Change, Informers, Lister, Projection, Watched};
+use client::{Change, Informers, Lister, Watched};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use meta::{ObjectKey, Status};
+use meta::ObjectKey;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::model::{BY_SERVICE, Service, Slice};
 use super::plan::{self, Node};
 use super::{Config, Plans, Proxy, ProxyError};
+use crate::node::{self, NodeView};
 
 /// Waits between attempts after the kernel refused.
 const RETRY: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(200), Duration::from_secs(30));
-
-/// What the proxy keeps of a Node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct NodeView {
-    zone: String,
-    internal_ips: Vec<IpAddr>,
-}
-
-impl Projection for NodeView {
-    fn project(encoded: &client::Encoded) -> Result<Self, Status> {
-        let node = encoded.typed::<core::Node>()?;
-        let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get("topology.kubernetes.io/zone"));
-        let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
-        let internal = addresses.into_iter().filter(|address| address.type_ == "InternalIP");
-        Ok(NodeView {
-            zone: zone.cloned().unwrap_or_default(),
-            internal_ips: internal.filter_map(|address| address.address.parse().ok()).collect(),
-        })
-    }
-}
 
 /// Which services have to be planned anew.
 #[derive(Debug, Default)]
@@ -66,11 +46,9 @@ impl Dirty {
 pub async fn run(informers: Informers, config: Config) -> Result<(), ProxyError> {
     let services = informers.of::<Service>(Watched::all_of::<core::Service>(), &[]);
     let slices = informers.of::<Slice>(Watched::all_of::<discovery::EndpointSlice>(), &[BY_SERVICE]);
-    let mut own_node = Watched::all_of::<core::Node>();
-    own_node.field_selector = format!("metadata.name={}", config.node);
-    let nodes = informers.of::<NodeView>(own_node, &[]);
+    let nodes = node::informer(&informers);
     let dirty = Arc::new(Dirty::default());
-    mark_changes(&dirty, &services, &slices, &nodes);
+    mark_changes(&dirty, &services, &slices, &nodes, &config.node);
     if !(services.synced().await && slices.synced().await && nodes.synced().await) {
         return Ok(());
     }
@@ -107,6 +85,7 @@ fn mark_changes(
     services: &client::Informer<Service>,
     slices: &client::Informer<Slice>,
     nodes: &client::Informer<NodeView>,
+    own: &str,
 ) {
     let marks = dirty.clone();
     services.subscribe(move |change: &Change<Service>| marks.add(change.key().clone()));
@@ -118,9 +97,12 @@ fn mark_changes(
         }
     });
     let marks = dirty.clone();
-    nodes.subscribe(move |_| {
-        *marks.node.lock() = true;
-        marks.woken.notify_one();
+    let own = ObjectKey::cluster(own);
+    node::on_change(nodes, move |key| {
+        if *key == own {
+            *marks.node.lock() = true;
+            marks.woken.notify_one();
+        }
     });
 }
 

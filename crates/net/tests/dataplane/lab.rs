@@ -55,8 +55,7 @@ impl Namespace {
             let mut links = Links::open(RouteOwner::Nodes).unwrap();
             let (mac, peer_mac) = (mac(address), mac(other_address));
             let peer_namespace = other.file.as_fd();
-            let veth =
-                Veth { name: device, mac, peer_name: other_device, peer_mac, peer_namespace, mtu: 1500 };
+            let veth = Veth { name: device, mac, peer_name: other_device, peer_mac, peer_namespace, mtu: 1500 };
             links.create_veth(&veth).unwrap();
         });
         self.address(device, address);

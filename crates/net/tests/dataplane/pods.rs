@@ -128,3 +128,16 @@ fn a_restart_keeps_live_sandboxes_and_forgets_the_others() {
     assert_eq!(node.namespace.devices().len(), devices - 1);
     assert_eq!(outside.ask_name("192.0.2.1:8080"), "kept");
 }
+
+#[test]
+fn cleanup_removes_everything_of_an_instance_and_nothing_else() {
+    let (mut node, _outside) = Node::alone();
+    let before = node.namespace.devices();
+    let (_pod, _) = node.pod("a");
+    node.proxy.sync(net::proxy::Plans::new()).unwrap();
+    node.namespace.nft(&["add", "table", "ip", "stranger"]);
+    node.namespace.run(|| net::cleanup("lab").unwrap());
+    assert_eq!(node.namespace.devices(), before);
+    assert_eq!(node.namespace.tables(), ["stranger"]);
+    assert_eq!(node.namespace.routes(), vec![]);
+}

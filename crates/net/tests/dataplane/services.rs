@@ -37,7 +37,8 @@ fn slice(protocol: Protocol, endpoints: &[(&str, &str)]) -> Slice {
 }
 
 fn sync(node: &mut Node, name: &str, service: &Service, slices: &[Slice]) {
-    let here = proxy::Node { name: node.name.clone(), zone: String::new(), addresses: vec!["192.0.2.1".parse().unwrap()] };
+    let here =
+        proxy::Node { name: node.name.clone(), zone: String::new(), addresses: vec!["192.0.2.1".parse().unwrap()] };
     let plan = plan::plan(service, slices.iter(), &here);
     node.proxy.sync(Plans::from([(ObjectKey::new("default", name), plan)])).unwrap();
 }
@@ -117,7 +118,10 @@ fn node_ports_and_external_addresses_work_from_everywhere() {
     assert_eq!(outside.ask_name("203.0.113.5:80"), "a");
     assert_eq!(node.namespace.ask_name("192.0.2.1:30080"), "a");
     assert_eq!(client.ask_name("192.0.2.1:30080"), "a");
-    assert!(!outside.ask("192.0.2.1:30080").unwrap().ends_with("192.0.2.100"), "masqueraded, so that answers come back");
+    assert!(
+        !outside.ask("192.0.2.1:30080").unwrap().ends_with("192.0.2.100"),
+        "masqueraded, so that answers come back"
+    );
 
     let local = Service { external_local: true, ..external };
     sync(&mut node, "web", &local, &[slice(Protocol::Tcp, &[(&a_ip, "n1")])]);
@@ -154,6 +158,27 @@ fn a_client_with_affinity_stays_until_its_backend_goes() {
     // Back to all three: the client stays where it is now.
     sync(&mut node, "web", &sticky, &[slice(Protocol::Tcp, &all)]);
     assert_eq!(who(&client, "10.43.0.7:80", 20), second);
+}
+
+#[test]
+fn clients_with_affinity_follow_a_backend_to_its_new_slot() {
+    let (mut node, _outside) = Node::alone();
+    let clients: Vec<_> = (0..6).map(|index| node.pod(&format!("client{index}"))).collect();
+    let pods: Vec<_> = ["a", "b", "c"].iter().map(|id| node.pod(id)).collect();
+    for ((pod, _), name) in pods.iter().zip(["a", "b", "c"]) {
+        pod.serve("0.0.0.0:8080", name);
+    }
+    let sticky = Service { affinity_s: Some(100), ..service(Protocol::Tcp) };
+    let all: Vec<(&str, &str)> = pods.iter().map(|(_, ip)| (&**ip, "n1")).collect();
+    sync(&mut node, "web", &sticky, &[slice(Protocol::Tcp, &all)]);
+    let before: Vec<String> = clients.iter().map(|(client, _)| client.ask_name("10.43.0.7:80")).collect();
+    // The first slot's backend goes, and the last one's moves into its place.
+    sync(&mut node, "web", &sticky, &[slice(Protocol::Tcp, &all[1..])]);
+    for ((client, _), name) in clients.iter().zip(&before) {
+        let expected = if name == "a" { names(&["b", "c"]) } else { names(&[name]) };
+        let seen = who(client, "10.43.0.7:80", 6);
+        assert!(seen.len() == 1 && seen.is_subset(&expected), "{name}: {seen:?}");
+    }
 }
 
 #[test]
@@ -245,7 +270,8 @@ fn the_kernel_holds_what_nft_says_it_should() {
     let map = |name| {
         let text = node.namespace.nft(&["-n", "list", "map", "ip", "lab-services", name]);
         let inside = text.split("elements = {").nth(1).unwrap_or_default().split('}').next().unwrap_or_default();
-        let mut lines: Vec<_> = inside.split(',').map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect();
+        let mut lines: Vec<_> =
+            inside.split(',').map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect();
         lines.sort();
         lines
     };
@@ -261,8 +287,16 @@ fn the_kernel_holds_what_nft_says_it_should() {
     .into();
     assert_eq!(backends, expected);
     assert_eq!(map("services").len(), 2);
+    let sticky = Service { affinity_s: Some(100), ..service(Protocol::Sctp) };
+    sync(&mut node, "sticky", &sticky, &[slice(Protocol::Sctp, &[("10.42.1.8", "n1")])]);
     let chains = node.namespace.nft(&["-n", "list", "table", "ip", "lab-services"]);
-    for line in ["chain pick-2 {", "chain pick-2-masq {", "numgen random mod 2", "type nat hook prerouting priority -100"] {
+    for line in [
+        "chain pick-2 {",
+        "chain pick-2-masq {",
+        "chain pick-1-sticky-100 {",
+        "numgen random mod 2",
+        "type nat hook prerouting priority -100",
+    ] {
         assert!(chains.contains(line), "{line} is not in\n{chains}");
     }
 }
