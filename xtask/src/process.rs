@@ -28,11 +28,6 @@ pub fn capture(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", shown(command)))
 }
 
-/// Runs `command` with this program's own input and output.
-pub fn passing_through(command: &mut Command) -> Result<bool> {
-    Ok(command.status().with_context(|| format!("starting {}", shown(command)))?.success())
-}
-
 /// The command line as a person would type it.
 pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -154,7 +154,7 @@ fn payment(name: &'static str, tag: &'static str, env: &'static [&'static str]) 
         repository: "library/payment-service",
         tag,
         format: Format::Oci,
-        layers: &["payment-service"],
+        layers: &["busybox", "payment-service"],
         start: Start {
             entrypoint: &["/payment-service"],
             env,
@@ -312,7 +312,5 @@ fn pause(_cache: &Path) -> Result<Tree> {
 fn payment_service(_cache: &Path) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.file("payment-service", 0o755, compile::payment_service()?);
-    tree.file("etc/passwd", 0o644, "root:x:0:0:root:/:/\npayment:x:10001:10001:payment:/:/\n");
-    tree.dir("tmp", 0o1777);
     Ok(tree)
 }

@@ -1,0 +1,45 @@
+//! The network as a client sees it: a GET over a plain socket, and a port that `kubectl port-forward` opened.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::kube::Kube;
+use super::watch::{Follow, seconds};
+
+const ANSWER_S_MAX: u64 = 10;
+
+/// Status and body of `GET path` at `address`.
+pub fn get(address: &str, path: &str) -> Result<(u16, String)> {
+    let limit = Duration::from_secs(seconds(ANSWER_S_MAX));
+    let resolved = address.to_socket_addrs()?.next().with_context(|| format!("{address} is no address"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&resolved, limit).with_context(|| format!("connecting to {address}"))?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").context("asking")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).with_context(|| format!("reading the answer of {address}"))?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("{address} answered no HTTP: {answer:?}") };
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    Ok((status.with_context(|| format!("no status in {head:?}"))?, body.to_owned()))
+}
+
+/// A running `kubectl port-forward`.
+pub struct Forward {
+    _follow: Follow,
+    /// On this machine's loopback.
+    pub address: String,
+}
+
+impl Forward {
+    /// Forwards a free local port to `port` of `what` (`pod/x`, `service/x`).
+    pub fn start(kube: &Kube, what: &str, port: u16) -> Result<Self> {
+        let follow = Follow::start(kube.command(&format!("port-forward {what} :{port}")))?;
+        let line = follow.until(20, |line| line.starts_with("Forwarding from 127.0.0.1:")).context("port-forward")?;
+        let address = line.split_whitespace().nth(2).context("port-forward names no address")?.to_owned();
+        Ok(Self { _follow: follow, address })
+    }
+}

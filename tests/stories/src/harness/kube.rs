@@ -1,0 +1,182 @@
+//! Asking `kubectl`, as a user does, in the namespace of one story.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::watch::{Watch, seconds};
+
+/// How long a question may take before it counts as hung.
+const REQUEST_TIMEOUT: &str = "--request-timeout=30s";
+
+/// `kubectl` in one namespace.
+pub struct Kube {
+    namespace: String,
+}
+
+impl Kube {
+    pub fn in_namespace(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned() }
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// `kubectl` with the story's namespace; `words` are split at spaces.
+    pub fn command(&self, words: &str) -> Command {
+        self.command_of(&words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// The same for arguments that contain spaces.
+    pub fn command_of(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(["--namespace", &self.namespace]).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// What `kubectl` printed; an error with its words when it failed.
+    pub fn ok(&self, words: &str) -> Result<String> {
+        self.ok_of(&words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    pub fn ok_of(&self, words: &[&str]) -> Result<String> {
+        let done = self.run(words)?;
+        if !done.status.success() {
+            bail!("kubectl {} failed: {}{}", words.join(" "), text(&done.stderr), text(&done.stdout));
+        }
+        Ok(text(&done.stdout))
+    }
+
+    /// What `kubectl` complained about; an error when it did not fail.
+    pub fn refused(&self, words: &str) -> Result<String> {
+        let done = self.run(&words.split_whitespace().collect::<Vec<_>>())?;
+        if done.status.success() {
+            bail!("kubectl {words} should have been refused, but said: {}", text(&done.stdout));
+        }
+        Ok(text(&done.stderr))
+    }
+
+    pub fn run(&self, words: &[&str]) -> Result<Output> {
+        self.command_of(words).output().context("starting kubectl: is this a lab?")
+    }
+
+    /// The object as JSON.
+    pub fn get(&self, what: &str) -> Result<Value> {
+        let printed = self.ok(&format!("get {what} -o json {REQUEST_TIMEOUT}"))?;
+        serde_json::from_str(&printed).with_context(|| format!("kubectl get {what} printed no JSON"))
+    }
+
+    /// One value of an object, as `-o jsonpath` prints it.
+    pub fn value(&self, what: &str, path: &str) -> Result<String> {
+        let path = format!("jsonpath={{{path}}}");
+        let mut words: Vec<&str> = vec!["get"];
+        words.extend(what.split_whitespace());
+        words.extend(["-o", &path]);
+        self.ok_of(&words)
+    }
+
+    /// `kubectl apply -f -`
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        let done = self.fed("apply -f -", manifest)?;
+        if !done.status.success() {
+            bail!("kubectl apply failed: {}\n{manifest}", text(&done.stderr));
+        }
+        Ok(text(&done.stdout))
+    }
+
+    /// Any command that reads a manifest from its input.
+    pub fn fed(&self, words: &str, input: &str) -> Result<Output> {
+        let mut command = self.command(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("starting kubectl")?;
+        let mut stdin = child.stdin.take().context("kubectl has no input")?;
+        stdin.write_all(input.as_bytes()).context("feeding kubectl")?;
+        drop(stdin);
+        child.wait_with_output().context("waiting for kubectl")
+    }
+
+    /// A shell command in a container: `target` is a pod, or a pod and `-c` and a container.
+    pub fn sh(&self, target: &str, script: &str) -> Result<String> {
+        let mut words: Vec<&str> = vec!["exec"];
+        words.extend(target.split_whitespace());
+        words.extend(["--", "sh", "-c", script]);
+        self.ok_of(&words)
+    }
+
+    /// `kubectl wait`; `for_what` as after `--for=`.
+    pub fn wait(&self, what: &str, for_what: &str, within_s: u64) -> Result<()> {
+        let (condition, timeout) = (format!("--for={for_what}"), format!("--timeout={}s", seconds(within_s)));
+        let mut words: Vec<&str> = vec!["wait"];
+        words.extend(what.split_whitespace());
+        words.extend([condition.as_str(), timeout.as_str()]);
+        self.ok_of(&words).map(drop)
+    }
+
+    /// Waits until every pod of `what` (a name or a selector) is Ready.
+    pub fn wait_ready(&self, what: &str, within_s: u64) -> Result<()> {
+        self.wait(&format!("pod {what}"), "condition=Ready", within_s)
+    }
+
+    /// Waits until the object satisfies `holds`, following its watch; returns it as it was then.
+    pub fn until(&self, what: &str, within_s: u64, holds: impl FnMut(&Value) -> bool) -> Result<Value> {
+        Watch::start(self.command(&format!("get {what} --watch -o json")))?
+            .until(within_s, holds)
+            .with_context(|| format!("waiting for {what}"))
+    }
+
+    /// Waits for an event about `name` with `reason` whose message contains `words`; returns the message.
+    pub fn event(&self, name: &str, reason: &str, words: &str, within_s: u64) -> Result<String> {
+        let what = format!("events --field-selector involvedObject.name={name},reason={reason}");
+        let event = self
+            .until(&what, within_s, |event| event["message"].as_str().is_some_and(|message| message.contains(words)));
+        let event = event.with_context(|| format!("no event {reason} about {name} says {words:?}"))?;
+        Ok(event["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub fn make_namespace(&self) -> Result<()> {
+        self.ok(&format!("create namespace {}", self.namespace))?;
+        // pods are refused until their service account is there
+        self.wait("serviceaccount/default", "create", 30)
+    }
+
+    /// Lets the namespace go, without waiting for it: nobody looks at it again.
+    pub fn forget_namespace(&self) {
+        // if it cannot be deleted, the lab's end deletes it
+        let _ = self.run(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);
+    }
+
+    /// What a person looks at first when something is wrong here.
+    pub fn first_look(&self) -> String {
+        let questions = [
+            "get pods,deployments,replicasets,services,endpointslices -o wide",
+            "get events --sort-by=.lastTimestamp",
+            "describe pods",
+        ];
+        let mut look = String::new();
+        for words in questions {
+            let answer = self.run(&words.split_whitespace().collect::<Vec<_>>());
+            let said = answer
+                .map(|done| text(&done.stdout) + &text(&done.stderr))
+                .unwrap_or_else(|error| format!("{error:#}"));
+            look.push_str(&format!("$ kubectl {words}\n{said}\n"));
+        }
+        look
+    }
+}
+
+/// Acts on a node of the lab: `lab_node("exec 1 -- uname")`.
+pub fn lab_node(words: &str) -> Result<String> {
+    let done = Command::new("lab-node").args(words.split_whitespace()).stdin(Stdio::null()).output();
+    let done = done.context("starting lab-node: is this a lab?")?;
+    if !done.status.success() {
+        bail!("lab-node {words} failed: {}{}", text(&done.stderr), text(&done.stdout));
+    }
+    Ok(text(&done.stdout))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,146 @@
+//! Waiting without polling: a `kubectl` that keeps printing, read by a thread, with a deadline on what it prints.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Deserializer, Value};
+
+/// What a reader may be ahead of the story.
+const READ_AHEAD_MAX: usize = 1024;
+
+/// A deadline in seconds on a machine like ours, stretched where the lab says that this one is slower.
+pub fn seconds(plain: u64) -> u64 {
+    let slowness = std::env::var("CORACLE_LAB_SLOWNESS").ok().and_then(|text| text.parse().ok());
+    plain * slowness.unwrap_or(1)
+}
+
+/// A child that ends with its owner.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // it may have ended by itself, and then there is nothing to wait for either
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn reading<T: Send + 'static>(
+    mut command: Command,
+    read: fn(ChildStdout, &SyncSender<T>),
+) -> Result<(Reaped, Receiver<T>, Receiver<String>)> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Reaped(command.spawn().context("starting kubectl")?);
+    let stdout = child.0.stdout.take().context("kubectl has no output")?;
+    let mut stderr = child.0.stderr.take().context("kubectl has no error output")?;
+    let (sender, receiver) = sync_channel(READ_AHEAD_MAX);
+    let (complaint, complaints) = sync_channel(1);
+    thread::spawn(move || read(stdout, &sender));
+    thread::spawn(move || {
+        let mut text = String::new();
+        // what could not be read cannot be told; nobody may be listening any more
+        let _ = stderr.read_to_string(&mut text);
+        let _ = complaint.send(text);
+    });
+    Ok((child, receiver, complaints))
+}
+
+/// Objects as `kubectl get --watch -o json` prints them.
+pub struct Watch {
+    _child: Reaped,
+    objects: Receiver<Value>,
+    complaints: Receiver<String>,
+}
+
+impl Watch {
+    pub fn start(command: Command) -> Result<Self> {
+        let (child, objects, complaints) = reading(command, |stdout, sender| {
+            for value in Deserializer::from_reader(stdout).into_iter().map_while(Result::ok) {
+                if sender.send(value).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { _child: child, objects, complaints })
+    }
+
+    /// The first object from now on that satisfies `holds`.
+    pub fn until(&self, within_s: u64, mut holds: impl FnMut(&Value) -> bool) -> Result<Value> {
+        let deadline = Instant::now() + Duration::from_secs(seconds(within_s));
+        let mut last = Value::Null;
+        loop {
+            match self.objects.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(object) if holds(&object) => return Ok(object),
+                Ok(object) => last = object,
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("not within {} s; last seen: {}", seconds(within_s), brief(&last))
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let said = self.complaints.recv_timeout(Duration::from_secs(5)).unwrap_or_default();
+                    bail!("the watch ended: {said}; last seen: {}", brief(&last));
+                }
+            }
+        }
+    }
+}
+
+/// What matters of an object that did not satisfy.
+fn brief(object: &Value) -> String {
+    let part = if object["status"].is_null() { object } else { &object["status"] };
+    let mut text = serde_json::to_string_pretty(part).unwrap_or_default();
+    text.truncate(text.floor_char_boundary(4000));
+    text
+}
+
+/// Lines of something that goes on: `logs --follow`, `port-forward`, `exec` of a loop.
+pub struct Follow {
+    _child: Reaped,
+    lines: Receiver<String>,
+    complaints: Receiver<String>,
+}
+
+impl Follow {
+    pub fn start(command: Command) -> Result<Self> {
+        let (child, lines, complaints) = reading(command, |stdout, sender| {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { _child: child, lines, complaints })
+    }
+
+    /// The next line.
+    pub fn line(&self, within_s: u64) -> Result<String> {
+        self.until(within_s, |_| true)
+    }
+
+    /// The next line that satisfies `holds`.
+    pub fn until(&self, within_s: u64, mut holds: impl FnMut(&str) -> bool) -> Result<String> {
+        let deadline = Instant::now() + Duration::from_secs(seconds(within_s));
+        let mut last = String::new();
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if holds(&line) => return Ok(line),
+                Ok(line) => last = line,
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("no such line within {} s; the last one: {last}", seconds(within_s))
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let said = self.complaints.recv_timeout(Duration::from_secs(5)).unwrap_or_default();
+                    bail!("it ended: {said}; the last line: {last}");
+                }
+            }
+        }
+    }
+
+    /// Everything that has been printed and not read yet.
+    pub fn so_far(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+}
