@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use client::door::Options;
 use client::Verb;
+use client::door::Options;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 

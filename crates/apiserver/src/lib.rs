@@ -11,17 +11,27 @@
 //! it everything that is objects (the verbs, written once for all kinds). The registry never sees a media type of the wire;
 //! the front never sees the store.
 
+pub mod audit;
 pub mod authn;
 pub mod authz;
+pub mod chain;
 pub mod context;
+pub mod decode;
+pub mod discovery;
+pub mod door;
+pub mod encode;
+pub mod endpoints;
 pub mod flow;
 pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod negotiate;
+pub mod options;
 pub mod proxy;
 pub mod reader;
 pub mod registry;
 pub mod request_info;
+pub mod resources;
+pub mod reviews;
 pub mod stored;
 pub mod version;

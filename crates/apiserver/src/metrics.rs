@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::request_info::RequestInfo;
 
@@ -11,7 +13,8 @@ const DURATION_BUCKETS_SECONDS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
 ];
-const REQUEST_LABELS: [&str; 8] = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
+const REQUEST_LABELS: [&str; 8] =
+    ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
 
 /// All series of one server.
 pub struct Metrics {
@@ -32,12 +35,18 @@ impl Metrics {
         let with_code: Vec<&str> = REQUEST_LABELS.into_iter().chain(["code"]).collect();
         let metrics = Metrics {
             requests: IntCounterVec::new(
-                opts("apiserver_request_total", "Requests, by what they asked for and the code they were answered with."),
+                opts(
+                    "apiserver_request_total",
+                    "Requests, by what they asked for and the code they were answered with.",
+                ),
                 &with_code,
             )?,
             durations: HistogramVec::new(
-                HistogramOpts::new("apiserver_request_duration_seconds", "Time to answer, in seconds, without watches.")
-                    .buckets(DURATION_BUCKETS_SECONDS.to_vec()),
+                HistogramOpts::new(
+                    "apiserver_request_duration_seconds",
+                    "Time to answer, in seconds, without watches.",
+                )
+                .buckets(DURATION_BUCKETS_SECONDS.to_vec()),
                 &REQUEST_LABELS,
             )?,
             inflight: IntGaugeVec::new(

@@ -265,9 +265,8 @@ mod tests {
 
     #[test]
     fn people_get_pretty_answers() {
-        let pretty = |query: &str, agent| {
-            negotiate("", &Query::parse(query), agent, READ).map(|accepted| accepted.pretty)
-        };
+        let pretty =
+            |query: &str, agent| negotiate("", &Query::parse(query), agent, READ).map(|accepted| accepted.pretty);
         assert_eq!(pretty("", "curl/8"), Ok(true));
         assert_eq!(pretty("pretty=false", "curl/8"), Ok(false));
         assert_eq!(pretty("pretty=true", "kubectl"), Ok(true));

@@ -188,7 +188,11 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/a", "get /v1 namespaces/ ns=a name=a rest=None"),
             (Method::PUT, "/api/v1/namespaces/a/finalize", "update /v1 namespaces/finalize ns=a name=a rest=None"),
             (Method::GET, "/api/v1/namespaces/a/pods/p/log", "get /v1 pods/log ns=a name=p rest=None"),
-            (Method::POST, "/apis/apps/v1/namespaces/a/deployments", "create apps/v1 deployments/ ns=a name= rest=None"),
+            (
+                Method::POST,
+                "/apis/apps/v1/namespaces/a/deployments",
+                "create apps/v1 deployments/ ns=a name= rest=None",
+            ),
             (Method::DELETE, "/api/v1/namespaces/a/pods", "deletecollection /v1 pods/ ns=a name= rest=None"),
             (
                 Method::GET,

@@ -66,20 +66,16 @@ impl Stored {
 
     /// The same object under another revision: how a delete event shows what was deleted.
     pub fn at_revision(&self, revision: u64) -> Self {
-        Self::new(
-            self.kind.clone(),
-            self.key.clone(),
-            revision,
-            self.media,
-            self.bytes.clone(),
-            self.header.clone(),
-        )
+        Self::new(self.kind.clone(), self.key.clone(), revision, self.media, self.bytes.clone(), self.header.clone())
     }
 
     /// The bytes to send for `api_version` in `media`, with `resourceVersion`; made once and shared.
     pub fn serving(&self, api_version: &str, media: Media) -> Result<Bytes, Status> {
         let known = |forms: &[Form]| {
-            forms.iter().find(|form| form.media == media && &*form.api_version == api_version).map(|form| form.bytes.clone())
+            forms
+                .iter()
+                .find(|form| form.media == media && &*form.api_version == api_version)
+                .map(|form| form.bytes.clone())
         };
         if let Some(bytes) = known(&self.forms.lock()) {
             return Ok(bytes);

@@ -53,9 +53,8 @@ fn judge(object: &Object, id: &str, secret: &str, clock: &Clock) -> Option<Ident
         let bytes = STANDARD.decode(object.str_at(&["data", name])).ok()?;
         String::from_utf8(bytes).ok()
     };
-    let right_secret = data("token-secret").is_some_and(|own| {
-        constant_time::verify_slices_are_equal(own.as_bytes(), secret.as_bytes()).is_ok()
-    });
+    let right_secret = data("token-secret")
+        .is_some_and(|own| constant_time::verify_slices_are_equal(own.as_bytes(), secret.as_bytes()).is_ok());
     let expired = match data("expiration") {
         None => false,
         // A date that cannot be read counts as past.
@@ -85,7 +84,8 @@ fn judge(object: &Object, id: &str, secret: &str, clock: &Clock) -> Option<Ident
 
 fn is_bootstrap_group(group: &str) -> bool {
     let Some(rest) = group.strip_prefix(GROUP_PREFIX) else { return false };
-    let allowed = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b':' || letter == b'-';
+    let allowed =
+        |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b':' || letter == b'-';
     let last_is_plain = rest.bytes().last().is_some_and(|last| last.is_ascii_lowercase() || last.is_ascii_digit());
     rest.len() <= 256 && last_is_plain && rest.bytes().all(allowed)
 }

@@ -18,7 +18,11 @@ const EXTRA_PREFIX: &str = "impersonate-extra-";
 const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 /// The identity that the request asks to act under; none when it does not ask.
-pub fn impersonate(user: &Identity, headers: &HeaderMap, authorizer: &dyn Authorizer) -> Result<Option<Identity>, Status> {
+pub fn impersonate(
+    user: &Identity,
+    headers: &HeaderMap,
+    authorizer: &dyn Authorizer,
+) -> Result<Option<Identity>, Status> {
     let first = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = first(USER);
     let groups: Vec<&str> = headers.get_all(GROUP).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -106,7 +110,8 @@ mod tests {
     #[test]
     fn takes_on_user_and_groups_when_allowed() {
         let boss = user(&["system:masters"]);
-        let as_account = headers(&[("impersonate-user", "system:serviceaccount:a:s"), ("impersonate-extra-scopes", "x")]);
+        let as_account =
+            headers(&[("impersonate-user", "system:serviceaccount:a:s"), ("impersonate-extra-scopes", "x")]);
         let identity = impersonate(&boss, &as_account, &Privileged).unwrap().unwrap();
         let groups: Vec<String> = identity.groups.iter().map(|group| group.to_string()).collect();
         assert_eq!(groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);

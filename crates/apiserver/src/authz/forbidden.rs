@@ -42,7 +42,8 @@ mod tests {
             forbidden(&list, "").message,
             r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "default""#
         );
-        let scale = Attributes { subresource: "scale", name: "w", ..Attributes::on(&user, "get", "apps", "deployments") };
+        let scale =
+            Attributes { subresource: "scale", name: "w", ..Attributes::on(&user, "get", "apps", "deployments") };
         assert_eq!(
             forbidden(&scale, "no").message,
             r#"deployments.apps "w" is forbidden: User "x" cannot get resource "deployments/scale" in API group "apps" at the cluster scope: no"#

@@ -254,12 +254,18 @@ mod tests {
         let authorizer = NodeAuthorizer::default();
         authorizer.graph.put_pod(&pod_using_a_secret("n1"));
         let (n1, n2) = (node("n1"), node("n2"));
-        let secret = |user, verb, name| Attributes { namespace: "a", name, ..Attributes::on(user, verb, "", "secrets") };
+        let secret =
+            |user, verb, name| Attributes { namespace: "a", name, ..Attributes::on(user, verb, "", "secrets") };
         let allowed = |ask: Attributes<'_>| authorizer.authorize(&ask).0 == Decision::Allow;
         assert!(allowed(secret(&n1, "get", "mine")) && allowed(secret(&n1, "watch", "mine")));
         assert!(!allowed(secret(&n1, "get", "other")) && !allowed(secret(&n2, "get", "mine")));
         assert!(!allowed(secret(&n1, "update", "mine")) && !allowed(secret(&n1, "list", "")));
-        let token = Attributes { subresource: "token", namespace: "a", name: "s", ..Attributes::on(&n1, "create", "", "serviceaccounts") };
+        let token = Attributes {
+            subresource: "token",
+            namespace: "a",
+            name: "s",
+            ..Attributes::on(&n1, "create", "", "serviceaccounts")
+        };
         assert!(allowed(token) && !allowed(Attributes { user: &n2, ..token }));
 
         authorizer.graph.put_volume(
@@ -286,7 +292,8 @@ mod tests {
             reason(Attributes { name: "n2", ..Attributes::on(&n1, "get", "", "nodes") }),
             "node 'n1' cannot read 'n2', only its own Node object"
         );
-        let lease = Attributes { namespace: "default", ..Attributes::on(&n1, "create", "coordination.k8s.io", "leases") };
+        let lease =
+            Attributes { namespace: "default", ..Attributes::on(&n1, "create", "coordination.k8s.io", "leases") };
         assert_eq!(reason(lease), "can only access leases in the \"kube-node-lease\" system namespace");
     }
 }

@@ -130,7 +130,8 @@ impl Index {
 impl Binding {
     fn read(object: &Object) -> Self {
         let key = object.key();
-        let written = object.list_at(&["subjects"]).iter().filter_map(|subject| WrittenSubject::deserialize(subject).ok());
+        let written =
+            object.list_at(&["subjects"]).iter().filter_map(|subject| WrittenSubject::deserialize(subject).ok());
         let subjects = written.filter_map(|subject| subject.read(&key.namespace)).collect();
         Binding {
             role_kind: object.str_at(&["roleRef", "kind"]).to_string(),
@@ -219,7 +220,11 @@ mod tests {
     }
 
     fn identity(name: &str, groups: &[&str]) -> Identity {
-        Identity { name: (*name).into(), groups: groups.iter().map(|group| (*group).into()).collect(), ..Identity::default() }
+        Identity {
+            name: (*name).into(),
+            groups: groups.iter().map(|group| (*group).into()).collect(),
+            ..Identity::default()
+        }
     }
 
     fn reader() -> Rbac {
@@ -242,7 +247,10 @@ mod tests {
         let user = identity("system:serviceaccount:a:s", &[]);
         assert_eq!(
             ask(&rbac, &user, "a"),
-            (Decision::Allow, r#"RBAC: allowed by RoleBinding "b/a" of ClusterRole "view" to ServiceAccount "s/a""#.into())
+            (
+                Decision::Allow,
+                r#"RBAC: allowed by RoleBinding "b/a" of ClusterRole "view" to ServiceAccount "s/a""#.into()
+            )
         );
         assert_eq!(ask(&rbac, &user, "b"), (Decision::NoOpinion, String::new()));
         assert_eq!(ask(&rbac, &user, ""), (Decision::NoOpinion, String::new()));

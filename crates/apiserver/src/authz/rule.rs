@@ -69,9 +69,9 @@ fn resource_matches(pattern: &str, question: &Attributes<'_>) -> bool {
     if question.subresource.is_empty() {
         return pattern == question.resource;
     }
-    pattern
-        .split_once('/')
-        .is_some_and(|(resource, sub)| (resource == ANY || resource == question.resource) && sub == question.subresource)
+    pattern.split_once('/').is_some_and(|(resource, sub)| {
+        (resource == ANY || resource == question.resource) && sub == question.subresource
+    })
 }
 
 fn path_matches(pattern: &str, path: &str) -> bool {
@@ -103,13 +103,20 @@ mod tests {
 
         let one = Rule { resource_names: vec!["a".into()], ..Rule::on("*", "*", "*") };
         assert!(one.allows(&Attributes { name: "a", ..ask("delete", "pods", "log") }));
-        assert!(!one.allows(&Attributes { name: "b", ..ask("delete", "pods", "") }) && !one.allows(&ask("list", "pods", "")));
+        assert!(
+            !one.allows(&Attributes { name: "b", ..ask("delete", "pods", "") })
+                && !one.allows(&ask("list", "pods", ""))
+        );
     }
 
     #[test]
     fn matches_paths_by_prefix_only_with_a_star() {
         let user = Identity::default();
-        let rule = Rule { verbs: vec!["get".into()], non_resource_urls: vec!["/healthz".into(), "/livez/*".into()], ..Rule::default() };
+        let rule = Rule {
+            verbs: vec!["get".into()],
+            non_resource_urls: vec!["/healthz".into(), "/livez/*".into()],
+            ..Rule::default()
+        };
         let ask = |path| Attributes { is_resource: false, path, ..Attributes::on(&user, "get", "", "") };
         assert!(rule.allows(&ask("/healthz")) && rule.allows(&ask("/livez/x")));
         assert!(!rule.allows(&ask("/healthz/x")) && !rule.allows(&ask("/livez")));

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use base::Tasks;
+use futures::StreamExt;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, BodyStream, Either, Empty};
 use hyper_util::rt::TokioIo;
-use futures::StreamExt;
 use meta::Status;
 
 use super::transport::{Backend, ForwardedBody};
@@ -46,7 +46,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// Sends the request to `backend` as `path_and_query` and relays the answer; a `101` joins the two connections.
-    pub async fn forward(&self, received: &mut Received, backend: &Backend, path_and_query: &str) -> Result<Response, Status> {
+    pub async fn forward(
+        &self,
+        received: &mut Received,
+        backend: &Backend,
+        path_and_query: &str,
+    ) -> Result<Response, Status> {
         let upgrading = received.wants_upgrade();
         let client_side = received.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let request = outgoing(received, path_and_query, upgrading)?;
@@ -183,7 +188,11 @@ mod tests {
         strip(&mut sent, true);
         assert_eq!(
             sent,
-            headers(&[("sec-websocket-protocol", "v5.channel.k8s.io"), ("connection", "Upgrade"), ("upgrade", "websocket")])
+            headers(&[
+                ("sec-websocket-protocol", "v5.channel.k8s.io"),
+                ("connection", "Upgrade"),
+                ("upgrade", "websocket")
+            ])
         );
         strip(&mut plain, false);
         assert_eq!(plain, headers(&[("sec-websocket-protocol", "v5.channel.k8s.io")]));

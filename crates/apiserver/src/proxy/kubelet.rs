@@ -103,7 +103,10 @@ mod tests {
         assert_eq!(message("z"), Err("container z is not valid for pod p".into()));
         assert_eq!(
             message(""),
-            Err("a container name must be specified for pod p, choose one of: [x y] or one of the init containers: [i]".into())
+            Err(
+                "a container name must be specified for pod p, choose one of: [x y] or one of the init containers: [i]"
+                    .into()
+            )
         );
     }
 
@@ -116,6 +119,9 @@ mod tests {
         );
         assert_eq!(container_path(&pod(), "attach", &query).unwrap(), "/attach/a/p/x?input=1&output=1");
         assert_eq!(port_forward_path(&pod(), &Query::parse("")), "/portForward/a/p");
-        assert_eq!(port_forward_path(&pod(), &Query::parse("ports=80&ports=81,82")), "/portForward/a/p?port=80%2C81%2C82");
+        assert_eq!(
+            port_forward_path(&pod(), &Query::parse("ports=80&ports=81,82")),
+            "/portForward/a/p?port=80%2C81%2C82"
+        );
     }
 }

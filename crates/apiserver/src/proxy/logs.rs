@@ -58,10 +58,15 @@ async fn refusal(answer: http::Response<hyper::body::Incoming>, pod: &str) -> St
             let log = GroupResource::new("", "pods/log");
             let mut status = Status::not_found(&log, pod);
             status.message = format!("the server could not find the requested resource ( {log} {pod})");
-            status.with_cause(meta::StatusCause { reason: "UnexpectedServerResponse".into(), message: words, ..Default::default() })
+            status.with_cause(meta::StatusCause {
+                reason: "UnexpectedServerResponse".into(),
+                message: words,
+                ..Default::default()
+            })
         }
         other => {
-            let mut status = Status::new(Reason::Unknown, format!("the server answered {other} for pods/log {pod}: {words}"));
+            let mut status =
+                Status::new(Reason::Unknown, format!("the server answered {other} for pods/log {pod}: {words}"));
             status.code = other.as_u16();
             status
         }
@@ -85,9 +90,9 @@ fn parameters(query: &Query, pod: &str) -> Result<String, Status> {
     ];
     for (name, least, rule) in bounds {
         let Some(text) = query.first(name).filter(|text| !text.is_empty()) else { continue };
-        let number: i64 = text.parse().map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?;
+        let number: i64 = text
+            .parse()
+            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
         let path = FieldPath::new(name);
         if name == "sinceSeconds" && since_time.is_some() {
             let rule = "at most one of `sinceTime` or `sinceSeconds` may be specified";

@@ -55,7 +55,9 @@ impl Proxy {
             containers.filter_map(|container| container.pointer("/ports/0/containerPort")?.as_u64()).next()
         };
         let port = match spelled.port {
-            "" => first_port().map_or(self.default_port(spelled.scheme), |port| u16::try_from(port).unwrap_or_default()),
+            "" => {
+                first_port().map_or(self.default_port(spelled.scheme), |port| u16::try_from(port).unwrap_or_default())
+            }
             text => parse_port(text)?,
         };
         let address = pod_address(&pod);
@@ -108,7 +110,9 @@ impl Proxy {
                 let address = addresses.iter().find(|address| field(address, "type").as_deref() == Some(kind))?;
                 field(address, "address")
             })
-            .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: [] of {}", node.name())))?;
+            .ok_or_else(|| {
+                Status::internal(format!("no preferred addresses found; known addresses: [] of {}", node.name()))
+            })?;
         let port = node.i64_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).filter(|port| *port > 0);
         let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(KUBELET_PORT);
         Ok(Backend { host, port, tls: Some(self.node_tls.clone()) })

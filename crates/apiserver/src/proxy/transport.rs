@@ -35,7 +35,11 @@ pub struct Backend {
 impl Backend {
     /// `host:port`, with brackets around an IPv6 address.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     fn scheme(&self) -> &'static str {
@@ -51,7 +55,8 @@ impl Backend {
         let authority = HeaderValue::from_str(&self.authority()).map_err(|error| failed(error.to_string()))?;
         request.headers_mut().entry(header::HOST).or_insert(authority);
         let connecting = tokio::time::timeout(CONNECT_MAX, self.connect());
-        let stream = connecting.await.map_err(|_| failed("i/o timeout".into()))?.map_err(|error| failed(error.to_string()))?;
+        let stream =
+            connecting.await.map_err(|_| failed("i/o timeout".into()))?.map_err(|error| failed(error.to_string()))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
         tasks.spawn("backend connection", async move {

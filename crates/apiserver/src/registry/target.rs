@@ -50,6 +50,9 @@ impl Target {
 
     /// What a verb answers that the kind or subresource does not have.
     pub fn method_not_allowed(&self, verb: &str) -> Status {
-        Status::method_not_allowed(format!("{verb} is not supported on resources of kind \"{}\"", self.group_resource()))
+        Status::method_not_allowed(format!(
+            "{verb} is not supported on resources of kind \"{}\"",
+            self.group_resource()
+        ))
     }
 }

@@ -37,3 +37,10 @@ pub fn serve(stored: &Stored, api_version: &str, media: Media) -> Result<Bytes, 
         Media::Protobuf => Err(Status::not_acceptable("protobuf is not written yet; ask for application/json")),
     }
 }
+
+/// The stored form of an object in its storage version: what the store keeps, without `resourceVersion`.
+pub fn encode(_kind: &Kind, object: &Object) -> Result<Bytes, Status> {
+    let mut object = object.clone();
+    object.set_meta("resourceVersion", serde_json::Value::Null);
+    serde_json::to_vec(&object).map(Bytes::from).map_err(Status::internal)
+}

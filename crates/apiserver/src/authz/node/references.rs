@@ -63,10 +63,8 @@ pub fn references_of_pod(pod: &Object) -> Vec<Reference> {
 
 /// The claim a PersistentVolume is bound to, with the secrets its driver needs.
 pub fn claims_of_volume(volume: &Object) -> Option<(ObjectKey, HashSet<Reference>)> {
-    let claim = ObjectKey::new(
-        volume.str_at(&["spec", "claimRef", "namespace"]),
-        volume.str_at(&["spec", "claimRef", "name"]),
-    );
+    let claim =
+        ObjectKey::new(volume.str_at(&["spec", "claimRef", "namespace"]), volume.str_at(&["spec", "claimRef", "name"]));
     if claim.name.is_empty() {
         return None;
     }

@@ -1,0 +1,157 @@
+//! One object, or one page of a list, as the client asked to see it.
+
+use api::Kind;
+use bytes::Bytes;
+use jiff::Timestamp;
+use meta::{Media, Object, Status};
+use serde_json::{Map, Value, json};
+
+use super::list::{self, ListHead};
+use super::{metadata, pretty, table, yaml};
+use crate::negotiate::{Accepted, Format, Shape};
+use crate::registry::{Answer, Page};
+
+/// A kind's objects as one request sees them.
+pub struct View<'a> {
+    pub kind: &'a Kind,
+    /// The version that the answer is in; usually that of `kind`, but `autoscaling/v1` for a scale.
+    pub api_version: String,
+    pub accepted: &'a Accepted,
+    pub now: Timestamp,
+}
+
+impl View<'_> {
+    /// One object.
+    pub fn object(&self, answer: &Answer) -> Result<Vec<Bytes>, Status> {
+        match self.accepted.shape {
+            Shape::Object => self.plain(answer),
+            Shape::Metadata => self.metadata(answer),
+            Shape::Table => {
+                let object = answer.object(&self.api_version)?;
+                let revision = object.resource_version().to_string();
+                let table = table::of(self, std::slice::from_ref(&object), json!({"resourceVersion": revision}), true);
+                self.document(&table)
+            }
+        }
+    }
+
+    fn plain(&self, answer: &Answer) -> Result<Vec<Bytes>, Status> {
+        let object = match (self.accepted.format, answer) {
+            (Format::Yaml, _) => return self.document(&answer.object(&self.api_version)?.into_value()),
+            (Format::Protobuf, Answer::Stored(stored)) => {
+                return Ok(vec![stored.serving(&self.api_version, Media::Protobuf)?]);
+            }
+            (Format::Protobuf, Answer::Made(object)) => return Ok(vec![encode(Media::Protobuf, object)?]),
+            (Format::Json, Answer::Stored(stored)) => stored.serving(&self.api_version, Media::Json)?,
+            (Format::Json, Answer::Made(object)) => encode(Media::Json, object)?,
+        };
+        Ok(self.json(vec![object, Bytes::from_static(b"\n")]))
+    }
+
+    fn metadata(&self, answer: &Answer) -> Result<Vec<Bytes>, Status> {
+        if self.accepted.format == Format::Protobuf {
+            let whole = match answer {
+                Answer::Stored(stored) => stored.serving(&self.api_version, Media::Protobuf)?,
+                Answer::Made(object) => encode(Media::Protobuf, object)?,
+            };
+            return Ok(vec![metadata::protobuf(&whole, self.accepted.meta_version)?]);
+        }
+        self.document(&metadata::json(&answer.object(&self.api_version)?, self.accepted.meta_version))
+    }
+
+    /// One page of a list.
+    pub fn list(&self, page: &Page) -> Result<Vec<Bytes>, Status> {
+        let head = ListHead {
+            api_version: &self.api_version,
+            kind: &self.kind.list_kind,
+            revision: page.revision,
+            continue_token: &page.continue_token,
+            remaining: page.remaining,
+        };
+        match (self.accepted.shape, self.accepted.format) {
+            (Shape::Object, Format::Json) => {
+                let items = self.serving(page, Media::Json)?;
+                let prefix = self.repeated_prefix();
+                Ok(self.json(list::json(&head, &prefix, items.into_iter())))
+            }
+            (Shape::Object, Format::Protobuf) => {
+                let items = self.serving(page, Media::Protobuf)?;
+                list::protobuf(&head, items.into_iter()).ok_or_else(|| Status::internal("an item is no protobuf"))
+            }
+            (Shape::Object, Format::Yaml) => {
+                let items: Vec<Value> = self.trees(page)?.into_iter().map(Object::into_value).collect();
+                self.document(&self.list_document(&head, items))
+            }
+            (Shape::Metadata, Format::Protobuf) => {
+                let whole = self.serving(page, Media::Protobuf)?;
+                let version = self.accepted.meta_version;
+                let items: Result<Vec<Bytes>, Status> =
+                    whole.iter().map(|item| metadata::protobuf(item, version)).collect();
+                let head = ListHead { api_version: version, kind: "PartialObjectMetadataList", ..head };
+                list::protobuf(&head, items?.into_iter()).ok_or_else(|| Status::internal("an item is no protobuf"))
+            }
+            (Shape::Metadata, _) => {
+                let version = self.accepted.meta_version;
+                let items = self.trees(page)?.iter().map(|object| metadata::json(object, version)).collect();
+                let head = ListHead { api_version: version, kind: "PartialObjectMetadataList", ..head };
+                self.document(&self.list_document(&head, items))
+            }
+            (Shape::Table, _) => {
+                let metadata: Value = serde_json::from_str(&head.json_metadata()).map_err(Status::internal)?;
+                self.document(&table::of(self, &self.trees(page)?, metadata, true))
+            }
+        }
+    }
+
+    fn serving(&self, page: &Page, media: Media) -> Result<Vec<Bytes>, Status> {
+        page.items.iter().map(|stored| stored.serving(&self.api_version, media)).collect()
+    }
+
+    fn trees(&self, page: &Page) -> Result<Vec<Object>, Status> {
+        page.items.iter().map(|stored| stored.object(&self.api_version)).collect()
+    }
+
+    /// Built-in kinds do not repeat kind and version in the items of a JSON list; custom ones do.
+    fn repeated_prefix(&self) -> String {
+        if self.kind.protobuf { list::json_item_prefix(&self.api_version, &self.kind.kind) } else { String::new() }
+    }
+
+    fn list_document(&self, head: &ListHead<'_>, items: Vec<Value>) -> Value {
+        let metadata: Value = serde_json::from_str(&head.json_metadata()).unwrap_or_default();
+        let mut document = Map::new();
+        document.insert("kind".into(), head.kind.into());
+        document.insert("apiVersion".into(), head.api_version.into());
+        document.insert("metadata".into(), metadata);
+        document.insert("items".into(), items.into());
+        Value::Object(document)
+    }
+
+    fn document(&self, value: &Value) -> Result<Vec<Bytes>, Status> {
+        document(value, self.accepted)
+    }
+
+    fn json(&self, slices: Vec<Bytes>) -> Vec<Bytes> {
+        if self.accepted.pretty { vec![pretty::indent(&slices)] } else { slices }
+    }
+}
+
+/// A document made of a tree, in JSON or YAML.
+pub fn document(value: &Value, accepted: &Accepted) -> Result<Vec<Bytes>, Status> {
+    if accepted.format == Format::Yaml {
+        return Ok(vec![yaml::write(value).into()]);
+    }
+    let mut compact = serde_json::to_vec(value).map_err(Status::internal)?;
+    compact.push(b'\n');
+    let slices = vec![Bytes::from(compact)];
+    Ok(if accepted.pretty { vec![pretty::indent(&slices)] } else { slices })
+}
+
+/// A tree as bytes in the order of its schema.
+pub fn encode(media: Media, object: &Object) -> Result<Bytes, Status> {
+    match media {
+        Media::Json => serde_json::to_vec(object).map(Bytes::from).map_err(Status::internal),
+        Media::Protobuf => Err(Status::not_acceptable(
+            "only the following media types are accepted: application/json, application/yaml",
+        )),
+    }
+}

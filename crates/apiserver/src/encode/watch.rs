@@ -1,0 +1,75 @@
+//! Watch events as frames: a small prefix, the object's shared bytes, a small suffix.
+//!
+//! JSON frames are lines; protobuf frames are preceded by their length in four bytes, big end first.
+
+use bytes::Bytes;
+
+use super::protobuf::{field_head, text_field, varint_length};
+
+/// The type of an event as the wire names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+impl EventType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+            EventType::Bookmark => "BOOKMARK",
+            EventType::Error => "ERROR",
+        }
+    }
+
+    fn json_prefix(self) -> &'static [u8] {
+        match self {
+            EventType::Added => br#"{"type":"ADDED","object":"#,
+            EventType::Modified => br#"{"type":"MODIFIED","object":"#,
+            EventType::Deleted => br#"{"type":"DELETED","object":"#,
+            EventType::Bookmark => br#"{"type":"BOOKMARK","object":"#,
+            EventType::Error => br#"{"type":"ERROR","object":"#,
+        }
+    }
+}
+
+/// A JSON frame around an object's JSON.
+pub fn json(kind: EventType, object: Bytes) -> [Bytes; 3] {
+    [Bytes::from_static(kind.json_prefix()), object, Bytes::from_static(b"}\n")]
+}
+
+/// A protobuf frame around an object's envelope.
+pub fn protobuf(kind: EventType, envelope: Bytes) -> [Bytes; 2] {
+    // WatchEvent { 1: type, 2: RawExtension { 1: raw } }
+    let raw = 1 + varint_length(envelope.len() as u64) + envelope.len() as u64;
+    let name = kind.as_str();
+    let total = 2 + name.len() as u64 + 1 + varint_length(raw) + raw;
+    let mut head = Vec::with_capacity(32);
+    head.extend_from_slice(&u32::try_from(total).unwrap_or(u32::MAX).to_be_bytes());
+    text_field(&mut head, 1, name);
+    field_head(&mut head, 2, raw);
+    field_head(&mut head, 1, envelope.len() as u64);
+    [head.into(), envelope]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_lines_or_length_prefixed() {
+        let line = json(EventType::Added, Bytes::from_static(b"{}")).concat();
+        assert_eq!(line, b"{\"type\":\"ADDED\",\"object\":{}}\n");
+        for length in [0usize, 10, 120, 130, 40_000] {
+            let frame = protobuf(EventType::Modified, vec![1; length].into()).concat();
+            let told = u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize;
+            assert_eq!(told, frame.len() - 4, "{length}");
+            assert_eq!(&frame[4..14], b"\x0a\x08MODIFIED");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A watch as the body of an answer: each event of the registry becomes frames in the format and shape asked for.
+
+use std::sync::Arc;
+
+use api::Kind;
+use base::Clock;
+use base::tasks::CancellationToken;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use meta::Status;
+use serde_json::json;
+
+use super::answer::View;
+use super::watch::{self, EventType};
+use super::{protobuf, status, table};
+use crate::http::Body;
+use crate::http::body::StreamError;
+use crate::negotiate::{Accepted, Format, Shape};
+use crate::registry::{Answer, Event, Events};
+use crate::stored::Stored;
+
+type Frames = BoxStream<'static, Result<Bytes, StreamError>>;
+
+/// What turns events into frames.
+struct Framer {
+    kind: Arc<Kind>,
+    accepted: Accepted,
+    clock: Clock,
+    /// The first table of a watch carries the column definitions.
+    columns_sent: bool,
+}
+
+/// The frames of a watch.
+pub fn frames(events: Events, kind: Arc<Kind>, accepted: Accepted, clock: Clock) -> Frames {
+    let mut framer = Framer { kind, accepted, clock, columns_sent: false };
+    events
+        .flat_map(move |event| {
+            let frame = framer.frame(event);
+            futures::stream::iter(frame.into_iter().map(Ok))
+        })
+        .boxed()
+}
+
+/// The body that ends when the server stops.
+pub fn until(frames: Frames, token: CancellationToken) -> Body {
+    Body::Stream(frames.take_until(token.cancelled_owned()).boxed())
+}
+
+impl Framer {
+    fn frame(&mut self, event: Event) -> Vec<Bytes> {
+        let framed = match event {
+            Event::Added(stored) => self.object(EventType::Added, stored),
+            Event::Modified(stored) => self.object(EventType::Modified, stored),
+            Event::Deleted(stored) => self.object(EventType::Deleted, stored),
+            Event::Bookmark { revision, initial_events_end } => Ok(self.bookmark(revision, initial_events_end)),
+            Event::Error(status) => Err(status),
+        };
+        framed.unwrap_or_else(|status| self.error(&status))
+    }
+
+    fn object(&mut self, kind: EventType, stored: Arc<Stored>) -> Result<Vec<Bytes>, Status> {
+        let view = View {
+            kind: &self.kind,
+            api_version: self.kind.gvk().api_version(),
+            accepted: &self.accepted,
+            now: self.clock.now(),
+        };
+        let body = match self.accepted.shape {
+            Shape::Table => {
+                let object = stored.object(&view.api_version)?;
+                let metadata = json!({"resourceVersion": object.resource_version()});
+                let table = table::of(&view, &[object], metadata, !self.columns_sent);
+                self.columns_sent = true;
+                table.to_string().into()
+            }
+            Shape::Object | Shape::Metadata => join(view.object(&Answer::Stored(stored))?),
+        };
+        Ok(self.wrap(kind, body))
+    }
+
+    fn wrap(&self, kind: EventType, body: Bytes) -> Vec<Bytes> {
+        match self.accepted.format {
+            Format::Protobuf => watch::protobuf(kind, body).into(),
+            Format::Json | Format::Yaml => {
+                let body = if body.ends_with(b"\n") { body.slice(..body.len() - 1) } else { body };
+                watch::json(kind, body).into()
+            }
+        }
+    }
+
+    /// An object of the kind with nothing in it but how far the watch has come.
+    fn bookmark(&self, revision: u64, initial_events_end: bool) -> Vec<Bytes> {
+        let gvk = self.kind.gvk();
+        let (kind, api_version) = match self.accepted.shape {
+            Shape::Object => (gvk.kind.to_string(), gvk.api_version()),
+            Shape::Metadata => ("PartialObjectMetadata".to_string(), self.accepted.meta_version.to_string()),
+            Shape::Table => ("Table".to_string(), self.accepted.meta_version.to_string()),
+        };
+        let body = if self.accepted.format == Format::Protobuf {
+            bookmark_protobuf(&kind, &api_version, revision, initial_events_end)
+        } else {
+            let annotations =
+                if initial_events_end { r#","annotations":{"k8s.io/initial-events-end":"true"}"# } else { "" };
+            // A table has list metadata, which knows no creation time and no annotations: rows carry them.
+            let text = if self.accepted.shape == Shape::Table {
+                self.bookmark_table(revision, annotations)
+            } else {
+                format!(
+                    r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{"resourceVersion":"{revision}","creationTimestamp":null{annotations}}}}}"#
+                )
+            };
+            Bytes::from(text)
+        };
+        self.wrap(EventType::Bookmark, body)
+    }
+
+    fn bookmark_table(&self, revision: u64, annotations: &str) -> String {
+        let version = self.accepted.meta_version;
+        let cells = vec!["null"; self.kind.columns.len()].join(",");
+        format!(
+            r#"{{"kind":"Table","apiVersion":"{version}","metadata":{{"resourceVersion":"{revision}"}},"columnDefinitions":[],"rows":[{{"cells":[{cells}],"object":{{"kind":"PartialObjectMetadata","apiVersion":"{version}","metadata":{{"resourceVersion":"{revision}","creationTimestamp":null{annotations}}}}}}}]}}"#
+        )
+    }
+
+    fn error(&self, refused: &Status) -> Vec<Bytes> {
+        if self.accepted.format == Format::Protobuf
+            && let Some(body) = status::protobuf(&refused.to_json())
+        {
+            return watch::protobuf(EventType::Error, body).into();
+        }
+        watch::json(EventType::Error, status::json_bytes(refused)).into()
+    }
+}
+
+/// An envelope around `metadata { 6: resourceVersion, 12: annotations }`.
+fn bookmark_protobuf(kind: &str, api_version: &str, revision: u64, initial_events_end: bool) -> Bytes {
+    let mut metadata = Vec::new();
+    protobuf::text_field(&mut metadata, 6, &revision.to_string());
+    if initial_events_end {
+        let mut annotation = Vec::new();
+        protobuf::text_field(&mut annotation, 1, "k8s.io/initial-events-end");
+        protobuf::text_field(&mut annotation, 2, "true");
+        protobuf::field_head(&mut metadata, 12, annotation.len() as u64);
+        metadata.extend_from_slice(&annotation);
+    }
+    let mut message = Vec::new();
+    protobuf::field_head(&mut message, 1, metadata.len() as u64);
+    message.extend_from_slice(&metadata);
+    let mut out = protobuf::envelope_head(api_version, kind, message.len() as u64);
+    out.extend_from_slice(&message);
+    out.extend_from_slice(protobuf::ENVELOPE_TAIL);
+    out.into()
+}
+
+/// One piece of a few; the usual answer has one big slice and a line end, which is cut off again.
+fn join(mut slices: Vec<Bytes>) -> Bytes {
+    if slices.last().is_some_and(|last| last == &b"\n"[..]) {
+        slices.pop();
+    }
+    match slices.len() {
+        1 => slices.swap_remove(0),
+        _ => slices.concat().into(),
+    }
+}

@@ -1,0 +1,214 @@
+//! Update and patch: one loop that makes the new object from the current one until nobody was faster.
+
+use std::sync::Arc;
+
+use api::Kind;
+use bytes::Bytes;
+use client::door::PatchKind;
+use meta::{FieldError, FieldPath, Object, Status};
+
+use super::commit::{Write, Written};
+use super::metadata::{self, validation};
+use super::writing::refuse_invalid;
+use super::{Outcome, Registry, Target, ownership, patching};
+use crate::admission::{Operation, Review};
+use crate::context::Context;
+use crate::stored::Stored;
+
+/// How often a write that somebody was faster than is made anew.
+const ATTEMPTS_MAX: usize = 32;
+
+/// What the new object is made from.
+pub(super) enum Revision {
+    Replace(Object),
+    Patch(PatchKind, Bytes),
+    /// A change that the server makes itself, such as a binding: sees the object in its storage version.
+    Edit(Box<dyn Fn(&mut Object) -> Result<(), Status> + Send + Sync>),
+}
+
+impl Revision {
+    /// The new object in the requested version.
+    fn apply(&self, registry: &Registry, cx: &Context, target: &Target, old: &Object) -> Result<Object, Status> {
+        match self {
+            Revision::Replace(object) => Ok(object.clone()),
+            Revision::Patch(kind, patch) => patching::apply(registry, cx, target, *kind, patch, old),
+            Revision::Edit(edit) => {
+                let mut new = old.clone();
+                edit(&mut new)?;
+                Ok(new)
+            }
+        }
+    }
+}
+
+/// One step of the loop.
+enum Step {
+    Done(Outcome),
+    Again,
+}
+
+impl Registry {
+    pub(super) async fn revise(&self, cx: &Context, target: &Target, revision: Revision) -> Result<Outcome, Status> {
+        let row = self.storage_row(target, "update")?;
+        for _ in 0..ATTEMPTS_MAX {
+            let current = match self.read_latest(target).await {
+                Ok(current) => current,
+                Err(error) if error.is_not_found() => match self.to_create(cx, target, &row, &revision)? {
+                    Some(body) => return self.create_stored(cx, target, body).await,
+                    None => return Err(error),
+                },
+                Err(error) => return Err(error),
+            };
+            if let Step::Done(outcome) = self.revise_once(cx, target, &row, &current, &revision).await? {
+                return Ok(outcome);
+            }
+        }
+        Err(Status::modified(&target.group_resource(), &target.name))
+    }
+
+    /// The object that a write to what does not exist creates, where the kind or the patch allows that.
+    fn to_create(&self, cx: &Context, target: &Target, row: &Kind, revision: &Revision) -> Result<Option<Object>, Status> {
+        if !target.subresource.is_empty() {
+            return Ok(None);
+        }
+        match revision {
+            Revision::Replace(object) if row.strategy.allow_create_on_update() => {
+                if object.resource_version().is_empty() || object.resource_version() == "0" {
+                    let mut object = object.clone();
+                    object.set_meta("resourceVersion", serde_json::Value::Null);
+                    return Ok(Some(object));
+                }
+                Ok(None)
+            }
+            Revision::Patch(PatchKind::Apply, patch) => {
+                let mut empty = Object::new(&target.kind.gvk());
+                empty.set_meta("name", target.name.as_str());
+                patching::apply(self, cx, target, PatchKind::Apply, patch, &empty).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn revise_once(
+        &self,
+        cx: &Context,
+        target: &Target,
+        row: &Arc<Kind>,
+        current: &Arc<Stored>,
+        revision: &Revision,
+    ) -> Result<Step, Status> {
+        let old = current.stored_object()?;
+        let shown = match revision {
+            Revision::Edit(_) => old.clone(),
+            _ => self.as_requested(target, old.clone())?,
+        };
+        let mut body = revision.apply(self, cx, target, &shown)?;
+        metadata::match_target(target, &mut body)?;
+        metadata::dedup_owners(cx, &mut body);
+        let conditional = check_preconditions(target, row, &body, current)?;
+        let mut new = match revision {
+            Revision::Edit(_) => body,
+            _ => self.complete(target, row, body)?,
+        };
+        let review = Review::new(cx, target, row, Operation::Update, Some(&old));
+        self.admission.admit(self, &review, &mut new).await?;
+        self.settle(cx, target, row, &mut new, &old, revision)?;
+        if same(&new, &old) {
+            return Ok(Step::Done(Outcome::found(current.clone())));
+        }
+        ownership::on_update(cx, target, row, &mut new, &old, self.clock.now())?;
+        let request = self.request(cx, target);
+        let mut errors = validation::of_update(&new, &old);
+        errors.extend(row.strategy.validate_update(&request, &new, &old));
+        refuse_invalid(row, &new, &errors)?;
+        self.admission.validate(self, &review, Some(&new)).await?;
+        Self::warn(cx, row, &new, Some(&old));
+        let written = self.store_revised(cx, target, row, current, new, &old).await?;
+        match written {
+            Written::Done(outcome) => Ok(Step::Done(outcome)),
+            Written::Lost if conditional && matches!(revision, Revision::Replace(_)) => {
+                Err(Status::modified(&target.group_resource(), &target.name))
+            }
+            Written::Lost => Ok(Step::Again),
+        }
+    }
+
+    /// What the caller may not change goes back to what it was; the generation moves when it must.
+    fn settle(
+        &self,
+        cx: &Context,
+        target: &Target,
+        row: &Kind,
+        new: &mut Object,
+        old: &Object,
+        revision: &Revision,
+    ) -> Result<(), Status> {
+        metadata::carry_over(new, old);
+        if !matches!(revision, Revision::Edit(_)) {
+            row.strategy.before_update(&self.request(cx, target), new, old);
+        }
+        if row.strategy.generation_moves(new, old) {
+            new.set_meta("generation", old.generation() + 1);
+        }
+        Ok(())
+    }
+
+    async fn store_revised(
+        &self,
+        cx: &Context,
+        target: &Target,
+        row: &Arc<Kind>,
+        current: &Arc<Stored>,
+        mut new: Object,
+        old: &Object,
+    ) -> Result<Written<Outcome>, Status> {
+        let allocation = self.allocation(&new);
+        let claims = row.strategy.allocate(&allocation, Some(&mut new), Some(old)).await?;
+        allocation.drop_all(&claims.dropped);
+        if cx.options.dry_run {
+            return Ok(Written::Done(Outcome::made(self.as_requested(target, new)?)));
+        }
+        if metadata::is_finished(&new) {
+            return self.finish_deletion(row, current, &new).await;
+        }
+        let write = Write { row, key: &current.key, expect: current.revision, along: allocation.records()? };
+        Ok(match self.put(write, &new).await? {
+            Written::Done(stored) => Written::Done(Outcome::found(stored)),
+            Written::Lost => Written::Lost,
+        })
+    }
+}
+
+/// Whether two objects are the same but for who set which field.
+fn same(new: &Object, old: &Object) -> bool {
+    let core = |object: &Object| {
+        let mut core = object.clone();
+        core.set_meta("managedFields", serde_json::Value::Null);
+        core.set_meta("resourceVersion", serde_json::Value::Null);
+        core
+    };
+    new.get(&["metadata", "managedFields"]) == old.get(&["metadata", "managedFields"]) && core(new) == core(old)
+}
+
+/// Checks uid and resource version of a body against what is stored; true when the body names a version.
+fn check_preconditions(target: &Target, row: &Kind, body: &Object, current: &Stored) -> Result<bool, Status> {
+    let resource = target.group_resource();
+    if !body.uid().is_empty() && body.uid() != &*current.header.uid {
+        let why = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            body.uid(),
+            current.header.uid
+        );
+        return Err(Status::conflict(&resource, &target.name, why));
+    }
+    match body.resource_version() {
+        "" | "0" if row.strategy.allow_unconditional_update() => Ok(false),
+        "" | "0" => {
+            let path = FieldPath::new("metadata.resourceVersion");
+            let error = FieldError::invalid(&path, 0, "must be specified for an update");
+            Err(Status::invalid(&row.group_kind(), &target.name, &[error]))
+        }
+        version if version == current.revision.to_string() => Ok(true),
+        _ => Err(Status::modified(&resource, &target.name)),
+    }
+}
