@@ -207,6 +207,13 @@ impl Links {
         self.change(RouteNetlinkMessage::NewAddress(message), libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
     }
 
+    /// Gives a link an address that this host answers at, but that its own packets never come from unless asked to.
+    pub fn hold_address(&mut self, index: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = address_message(index, address, if address.is_ipv4() { 32 } else { 128 });
+        message.header.scope = AddressScope::Host;
+        self.change(RouteNetlinkMessage::NewAddress(message), libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
+    }
+
     /// Takes an address from a link.
     pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix_len: u8) -> io::Result<()> {
         let message = address_message(index, address, prefix_len);

@@ -145,14 +145,16 @@ impl Pods {
     pub fn join(&mut self, sandbox: &SandboxNetwork) -> Result<PodAddresses, PodError> {
         self.ready()?;
         let known = self.ipam.get(&sandbox.id).is_some();
-        let record = self.ipam.allocate(&sandbox.id, port_records(sandbox)?)?;
+        let ports = port_records(sandbox)?;
+        self.refuse_taken(&sandbox.id, &ports)?;
+        let record = self.ipam.allocate(&sandbox.id, ports)?;
         let result = self
             .wire(&sandbox.id, &sandbox.netns_path, &record)
             .and_then(|()| if known { Ok(()) } else { self.open_ports(&record) });
         match result {
             Ok(()) => Ok(PodAddresses { ips: record.addresses }),
             Err(error) => {
-                if let Err(left) = self.take_back(&sandbox.id) {
+                if let Err(left) = self.leave(&sandbox.id) {
                     tracing::warn!(sandbox = %sandbox.id, error = %left, "could not undo a failed join");
                 }
                 Err(error)
@@ -162,7 +164,25 @@ impl Pods {
 
     /// Takes everything back. What is gone already is no error.
     pub fn leave(&mut self, id: &str) -> Result<(), PodError> {
-        self.take_back(id)
+        let device = self.detach(id)?;
+        self.links.delete(&device).map_err(at("delete the pod's device"))?;
+        self.release(id)
+    }
+
+    /// The first half of leaving: nothing is sent to the pod any more. Returns the device to delete, which takes the kernel some
+    /// ten milliseconds; then comes [`Pods::release`].
+    pub fn detach(&mut self, id: &str) -> Result<String, PodError> {
+        if let Some(record) = self.ipam.get(id).cloned() {
+            self.table.delete_ports(&record)?;
+            self.forget_udp(&record, true)?;
+        }
+        Ok(self.device(id))
+    }
+
+    /// The second half, once the device is gone: the addresses are free again.
+    pub fn release(&mut self, id: &str) -> Result<(), PodError> {
+        self.ipam.release(id)?;
+        Ok(())
     }
 
     /// Keeps what belongs to `sandboxes` and gives back the rest, after a restart.
@@ -202,6 +222,22 @@ impl Pods {
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         format!("{}{:08x}", self.config.prefix, (hash >> 32) as u32 ^ hash as u32)
+    }
+
+    /// A host port belongs to one sandbox: map entries are deleted by their key, so two must never share one.
+    fn refuse_taken(&self, id: &str, ports: &[PortRecord]) -> Result<(), PodError> {
+        for (other, record) in self.ipam.records().filter(|(other, _)| *other != id) {
+            let taken = |port: &&PortRecord| {
+                let same = |known: &PortRecord| {
+                    (known.protocol, known.host_port, known.host_ip) == (port.protocol, port.host_port, port.host_ip)
+                };
+                record.ports.iter().any(same)
+            };
+            if let Some(port) = ports.iter().find(taken) {
+                return Err(PodError::Port(port.host_port, format!("already used by sandbox {other}")));
+            }
+        }
+        Ok(())
     }
 
     fn wire(&mut self, id: &str, namespace: &Path, record: &Record) -> Result<(), PodError> {
@@ -271,15 +307,6 @@ impl Pods {
     fn open_ports(&mut self, record: &Record) -> Result<(), PodError> {
         self.table.add_ports(record)?;
         self.forget_udp(record, false)
-    }
-
-    fn take_back(&mut self, id: &str) -> Result<(), PodError> {
-        self.links.delete(&self.device(id)).map_err(at("delete the pod's device"))?;
-        let Some(record) = self.ipam.get(id).cloned() else { return Ok(()) };
-        self.table.delete_ports(&record)?;
-        self.forget_udp(&record, true)?;
-        self.ipam.release(id)?;
-        Ok(())
     }
 
     /// Deletes UDP connections to the record's host ports: those that lead to the pod, or all others.

@@ -48,6 +48,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     /// The ranges service addresses come from.
     pub service_cidrs: Vec<IpNet>,
+    /// Service addresses that a process on this node answers itself (the resolver's): put on the loopback device.
+    pub own_addresses: Vec<IpAddr>,
     pub overlay: Overlay,
     /// Network identifier and UDP port, the same on all nodes.
     pub vxlan_id: u32,
@@ -81,6 +83,10 @@ impl Routes {
 
     /// Makes the routes fit these peers. `own_cidrs` are this node's pod ranges, none while they are unknown.
     pub fn apply(&mut self, own_cidrs: &[IpNet], peers: &[Peer]) -> io::Result<()> {
+        let loopback = self.links.index("lo")?;
+        for address in &self.config.own_addresses {
+            self.links.hold_address(loopback, *address)?;
+        }
         let mut wanted = self.fixed_routes()?;
         let mut tunnels = BTreeSet::new();
         for peer in peers {
@@ -101,10 +107,14 @@ impl Routes {
         self.forget_tunnels(&tunnels)
     }
 
-    /// Deletes the routes and the VXLAN device.
+    /// Deletes the routes, the addresses on loopback and the VXLAN device.
     pub fn remove(&mut self) -> io::Result<()> {
         for route in self.links.routes()? {
             self.links.delete_route(&route)?;
+        }
+        let loopback = self.links.index("lo")?;
+        for address in &self.config.own_addresses {
+            self.links.delete_address(loopback, *address, if address.is_ipv4() { 32 } else { 128 })?;
         }
         self.tunnels.clear();
         let device = self.device();

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::{PodError, Pods};
+use crate::link::{Links, RouteOwner};
 
 /// A shared handle on the pods of this node. A join takes a millisecond or two under the lock, much of it under a lock of the
 /// kernel's own, so more locks would not make more haste.
@@ -58,7 +59,13 @@ impl PodNetwork for Network {
 
     async fn leave(&self, sandbox: &SandboxNetwork) -> Result<(), cri::Error> {
         let id = sandbox.id.clone();
-        self.work(move |pods| pods.leave(&id)).await
+        let device = self.work(move |pods| pods.detach(&id)).await?;
+        // Not under the lock: the kernel waits for all processors here, and pods that come must not wait with it.
+        let deleted = tokio::task::spawn_blocking(move || Links::open(RouteOwner::Pods)?.delete(&device)).await;
+        let deleted = deleted.map_err(|error| cri::Error::unknown(format!("pod network: {error}")))?;
+        deleted.map_err(|error| cri::Error::unknown(format!("delete the pod's device: {error}")))?;
+        let id = sandbox.id.clone();
+        self.work(move |pods| pods.release(&id)).await
     }
 
     async fn ready(&self) -> Result<(), cri::Error> {

@@ -17,6 +17,10 @@ use super::plan::{Backend, Frontend, FrontendPlan, Masquerade, Pool};
 use super::slots;
 use crate::nft::{Batch, Data, Element, Table, Value, Verdict};
 
+/// Chains for this many backends are there from the start: adding a chain makes the kernel check the whole table, which
+/// with ten thousand services takes as long as five ordinary changes.
+const COMMON_COUNT_MAX: u32 = 10;
+
 /// A pool with its backends put into slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Installed {
@@ -178,8 +182,11 @@ impl Program {
         batch.renew_table();
         layout::create(&mut batch, pod_cidrs, service_cidrs);
         let mut pending = Pending::default();
+        self.classes = (1..=COMMON_COUNT_MAX)
+            .map(|count| Class { masquerade: Masquerade::OffCluster, count, outside: false, affinity_s: None })
+            .collect();
+        pending.classes.extend(&self.classes);
         let frontends = std::mem::take(&mut self.frontends);
-        self.classes.clear();
         for (frontend, programmed) in &frontends {
             for ((set, key), data) in self.elements(*frontend, programmed, &mut pending) {
                 pending.add(set, key, data);

@@ -241,6 +241,7 @@ impl Node {
                 node_address: address,
                 cluster_cidrs: cluster_cidrs.clone(),
                 service_cidrs: service_cidrs.clone(),
+                own_addresses: vec![DNS.parse().unwrap()],
                 overlay,
                 vxlan_id: 7,
                 vxlan_port: 4789,

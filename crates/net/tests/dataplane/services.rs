@@ -257,7 +257,6 @@ fn an_address_that_the_node_serves_itself_is_left_alone() {
     let dns = Service { cluster_ips: vec![crate::lab::DNS.parse().unwrap()], ..service(Protocol::Tcp) };
     let dns = Service { ports: vec![ServicePort { node_port: 0, ..dns.ports[0].clone() }], ..dns };
     sync(&mut node, "dns", &dns, &[slice(Protocol::Tcp, &[(&a_ip, "n1")])]);
-    node.namespace.address("lo", "10.43.0.10/32");
     node.namespace.serve("10.43.0.10:80", "resolver");
     assert_eq!(client.ask_name("10.43.0.10:80"), "resolver");
     assert_eq!(node.namespace.ask_name("10.43.0.10:80"), "resolver");
