@@ -1,11 +1,168 @@
-//! Bytes to objects and back, by media type: the one entry that other crates use.
+//! Bytes to objects and back, by the schema table.
+//!
+//! Ways in: [`decode`] takes bytes whose kind they tell themselves; [`read_json`] and [`conform`] read untyped input strictly
+//! against a schema. Ways out: [`json`] and [`proto`] write a tree; [`serve_json`] and [`serve_proto`] make the form that
+//! clients get straight from stored bytes, without a tree, filling the revision in. Lists and watch frames are put together
+//! from those forms in [`stream`]. CBOR is not spoken yet.
 
-use meta::{Media, Object, Status};
+use bytes::Bytes;
+use meta::{GroupVersion, GroupVersionKind, Media, Object, Status};
 
-/// Reads any object; the bytes say what kind it is. Unknown fields are kept in JSON and skipped in protobuf.
+use crate::schema::{Schema, SchemaRef};
+use sink::{JsonText, Tree};
+use wire::{Payload, Reader, WireError};
+
+pub mod conform;
+pub mod duration;
+mod envelope;
+mod json_write;
+mod proto_read;
+mod proto_write;
+pub mod sink;
+pub mod stream;
+pub mod wire;
+pub mod yaml;
+
+pub use conform::Conformed;
+pub use envelope::Envelope;
+
+/// Reads any object; the bytes say what kind it is. In JSON everything is kept as it stands, in protobuf fields that the
+/// schema does not know are skipped.
 pub fn decode(media: Media, bytes: &[u8]) -> Result<Object, Status> {
     match media {
         Media::Json => serde_json::from_slice(bytes).map_err(|error| Status::bad_request(error.to_string())),
-        Media::Protobuf => Err(Status::unsupported_media_type("protobuf cannot be read yet; send application/json")),
+        Media::Protobuf => read_proto(bytes),
     }
 }
+
+/// Reads a protobuf envelope. The kind has to be one of the built-in ones.
+pub fn read_proto(bytes: &[u8]) -> Result<Object, Status> {
+    let envelope = Envelope::parse(bytes).map_err(|error| Status::bad_request(error.to_string()))?;
+    let schema = schema_of(&envelope).ok_or_else(|| {
+        let (version, kind) = (envelope.api_version, envelope.kind);
+        Status::bad_request(format!("no kind {kind:?} is registered for version {version:?} in scheme"))
+    })?;
+    read_proto_as(&schema, &envelope).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// Reads the message of an envelope as a given type, whatever its name says.
+pub fn read_proto_as(schema: &Schema, envelope: &Envelope<'_>) -> Result<Object, WireError> {
+    let mut tree = Tree::default();
+    let fill = proto_read::Fill { api_version: envelope.api_version, kind: envelope.kind, resource_version: None };
+    proto_read::object(schema, envelope.raw, fill, &mut tree)?;
+    tree.finish().and_then(Object::from_value).ok_or(WireError::NotEnvelope)
+}
+
+fn schema_of(envelope: &Envelope<'_>) -> Option<SchemaRef> {
+    let gv = GroupVersion::parse(envelope.api_version)?;
+    schema_for(&gv.with_kind(envelope.kind))
+}
+
+/// The schema of a built-in kind, of a list of one, or of one of the kinds that every group has (`DeleteOptions`).
+pub fn schema_for(gvk: &GroupVersionKind) -> Option<SchemaRef> {
+    let kinds = crate::table::builtin();
+    if let Some(kind) = kinds.by_gvk(gvk) {
+        return Some(kind.schema.clone());
+    }
+    let sibling = kinds.iter().find(|kind| kind.group == gvk.group && kind.version == gvk.version);
+    let in_group = sibling.and_then(|kind| {
+        let (package, _) = kind.schema.model.rsplit_once('.')?;
+        crate::schema::builtin(&format!("{package}.{}", gvk.kind))
+    });
+    in_group.or_else(|| crate::schema::builtin_by_go_name(&gvk.kind))
+}
+
+/// Reads JSON text as an object of the schema. The error message is upstream's for the body of a request.
+pub fn read_json(schema: &Schema, bytes: &[u8]) -> Result<Conformed, String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let conformed = conform::read(schema, &mut deserializer)?;
+    deserializer.end().map_err(|error| error.to_string())?;
+    Ok(conformed)
+}
+
+/// Brings a tree (from YAML, or what a patch made) into the schema's form.
+pub fn conform(schema: &Schema, object: Object) -> Result<Conformed, String> {
+    conform::read(schema, object.into_value())
+}
+
+/// The object as JSON text, in upstream's field order. No line break at the end.
+pub fn json(schema: &Schema, object: &Object) -> Vec<u8> {
+    let mut text = JsonText::with_capacity(1024);
+    json_write::object(schema, &object.0, &mut text);
+    text.out
+}
+
+/// JSON text of a tree of no known type, keys sorted, with Go's escapes.
+pub fn json_any(value: &serde_json::Value) -> Vec<u8> {
+    let mut text = JsonText::with_capacity(256);
+    json_write::any(value, &mut text);
+    text.out
+}
+
+/// The object as a protobuf envelope.
+pub fn proto(schema: &Schema, object: &Object) -> Result<Vec<u8>, Status> {
+    let raw = proto_message(schema, object)?;
+    Ok(envelope::write(object.api_version(), object.kind(), &raw))
+}
+
+/// The object's message alone, without `kind` and `apiVersion`.
+pub fn proto_message(schema: &Schema, object: &Object) -> Result<Vec<u8>, Status> {
+    let mut raw = Vec::with_capacity(512);
+    proto_write::message(schema, &object.0, &mut raw).map_err(|error| Status::bad_request(error.to_string()))?;
+    Ok(raw)
+}
+
+/// JSON text straight from a stored envelope of the schema, with `metadata.resourceVersion` filled in.
+pub fn serve_json(schema: &Schema, stored: &[u8], resource_version: &str) -> Result<Bytes, Status> {
+    let envelope = Envelope::parse(stored).map_err(Status::internal)?;
+    let mut text = JsonText::with_capacity(stored.len() * 2);
+    let fill = proto_read::Fill {
+        api_version: envelope.api_version,
+        kind: envelope.kind,
+        resource_version: Some(resource_version).filter(|version| !version.is_empty()),
+    };
+    proto_read::object(schema, envelope.raw, fill, &mut text).map_err(Status::internal)?;
+    Ok(text.out.into())
+}
+
+/// The stored envelope with `metadata.resourceVersion` filled in.
+pub fn serve_proto(stored: &[u8], resource_version: &str) -> Result<Bytes, Status> {
+    let envelope = Envelope::parse(stored).map_err(Status::internal)?;
+    let raw = with_resource_version(envelope.raw, resource_version).map_err(Status::internal)?;
+    Ok(envelope::write(envelope.api_version, envelope.kind, &raw).into())
+}
+
+/// `metadata` is field 1 of every kind and `resourceVersion` field 6 of that.
+fn with_resource_version(message: &[u8], resource_version: &str) -> Result<Vec<u8>, WireError> {
+    const METADATA: u32 = 1;
+    const RESOURCE_VERSION: u32 = 6;
+    let mut reader = Reader::new(message, 0);
+    let Some((METADATA, Payload::Bytes(metadata))) = reader.next()? else {
+        return Ok(message.to_vec());
+    };
+    let rest = reader.at();
+    let mut out = Vec::with_capacity(message.len() + resource_version.len() + 4);
+    wire::put_message(&mut out, METADATA, |out| {
+        let mut reader = Reader::new(metadata, 0);
+        let (mut from, mut written) = (0, false);
+        while let Some((number, _)) = reader.next()? {
+            if number >= RESOURCE_VERSION && !written {
+                wire::put_bytes(out, RESOURCE_VERSION, resource_version.as_bytes());
+                written = true;
+            }
+            if number != RESOURCE_VERSION {
+                out.extend_from_slice(&metadata[from..reader.at()]);
+            }
+            from = reader.at();
+        }
+        if !written {
+            wire::put_bytes(out, RESOURCE_VERSION, resource_version.as_bytes());
+        }
+        Ok::<(), WireError>(())
+    })?;
+    out.extend_from_slice(&message[rest..]);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;

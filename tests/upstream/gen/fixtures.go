@@ -27,6 +27,8 @@ type filler struct {
 	depth int
 	// Pod specs are large: only a kind that is one gets all of it.
 	podSpecs bool
+	// How many JSON schemas stand around this one: they hold each other in many ways.
+	jsonSchemas int
 }
 
 func (f *filler) count() int { f.next++; return f.next }
@@ -112,7 +114,7 @@ func (f *filler) byKind(v reflect.Value) {
 }
 
 func (f *filler) members(v reflect.Value) {
-	if f.depth > 12 || v.Type().Name() == "JSONSchemaProps" && f.depth > 7 {
+	if f.depth > 20 {
 		return
 	}
 	if v.Type().Name() == "PodSpec" && !f.podSpecs {
@@ -120,6 +122,14 @@ func (f *filler) members(v reflect.Value) {
 	}
 	f.depth++
 	defer func() { f.depth-- }()
+	if v.Type().Name() == "JSONSchemaProps" {
+		if f.jsonSchemas > 0 {
+			v.FieldByName("Type").SetString(f.text())
+			return
+		}
+		f.jsonSchemas++
+		defer func() { f.jsonSchemas-- }()
+	}
 	for i := range v.NumField() {
 		if v.Field(i).CanSet() && v.Type().Field(i).Name != "TypeMeta" {
 			f.fill(v.Field(i))

@@ -72,8 +72,12 @@ func collect() *table {
 	for name, definition := range openapi.GetOpenAPIDefinitions(ref) {
 		t.definitions[friendly(name)] = definition
 	}
+	served := map[string]bool{"meta.k8s.io/v1": true}
+	for _, list := range discovery() {
+		served[list.GroupVersion] = true
+	}
 	for gvk, typ := range newScheme().AllKnownTypes() {
-		if gvk.Version == runtime.APIVersionInternal || gvk.Version == "__internal" {
+		if !served[gvk.GroupVersion().String()] {
 			continue
 		}
 		t.kinds[gvk] = typ

@@ -1,0 +1,62 @@
+//! The protobuf envelope: `k8s\0` and a message with the object's `apiVersion` and `kind` around the object's own message.
+
+use super::wire::{Payload, Reader, WireError, put_bytes, put_message};
+
+const MAGIC: &[u8] = b"k8s\0";
+
+/// The parts of an envelope, borrowed from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    /// The object's message.
+    pub raw: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let unknown = bytes.strip_prefix(MAGIC).ok_or(WireError::NotEnvelope)?;
+        let mut envelope = Envelope { api_version: "", kind: "", raw: &[] };
+        let mut reader = Reader::new(unknown, 0);
+        while let Some((number, payload)) = reader.next()? {
+            match (number, payload) {
+                (1, Payload::Bytes(type_meta)) => envelope.read_type_meta(type_meta)?,
+                (2, Payload::Bytes(raw)) => envelope.raw = raw,
+                _ => {}
+            }
+        }
+        Ok(envelope)
+    }
+
+    fn read_type_meta(&mut self, bytes: &'a [u8]) -> Result<(), WireError> {
+        let mut reader = Reader::new(bytes, 0);
+        while let Some((number, payload)) = reader.next()? {
+            let text = std::str::from_utf8(payload.bytes()).map_err(|_| WireError::NotText("typeMeta".into()))?;
+            match number {
+                1 => self.api_version = text,
+                2 => self.kind = text,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An envelope around a message.
+pub fn write(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len() + api_version.len() + kind.len() + 24);
+    out.extend_from_slice(MAGIC);
+    let type_meta = put_message(&mut out, 1, |out| {
+        put_bytes(out, 1, api_version.as_bytes());
+        put_bytes(out, 2, kind.as_bytes());
+        Ok::<(), std::convert::Infallible>(())
+    });
+    match type_meta {
+        Ok(()) => {}
+        Err(never) => match never {},
+    }
+    put_bytes(&mut out, 2, raw);
+    put_bytes(&mut out, 3, b"");
+    put_bytes(&mut out, 4, b"");
+    out
+}

@@ -1,0 +1,256 @@
+//! Where a walk over an object's bytes puts what it finds: JSON text, or a tree.
+
+use serde_json::{Map, Value};
+
+/// Takes an object piece by piece, in order. A map's entries are a key and then a value.
+pub trait Sink {
+    fn begin_map(&mut self);
+    fn end_map(&mut self);
+    fn begin_list(&mut self);
+    fn end_list(&mut self);
+    fn key(&mut self, key: &str);
+    fn string(&mut self, text: &str);
+    fn int(&mut self, number: i64);
+    fn double(&mut self, number: f64);
+    fn bool(&mut self, flag: bool);
+    fn null(&mut self);
+    /// A value that is JSON text already. An error says that it is not.
+    fn raw(&mut self, json: &[u8]) -> Result<(), serde_json::Error>;
+}
+
+/// Writes JSON text as Go's encoder does: no spaces, `<`, `>` and `&` escaped.
+#[derive(Default)]
+pub struct JsonText {
+    pub out: Vec<u8>,
+}
+
+impl JsonText {
+    pub fn with_capacity(bytes: usize) -> Self {
+        JsonText { out: Vec::with_capacity(bytes) }
+    }
+
+    /// A comma unless the value is the first of its list or follows a key.
+    fn separate(&mut self) {
+        if !matches!(self.out.last(), None | Some(b'{' | b'[' | b':')) {
+            self.out.push(b',');
+        }
+    }
+}
+
+impl Sink for JsonText {
+    fn begin_map(&mut self) {
+        self.separate();
+        self.out.push(b'{');
+    }
+
+    fn end_map(&mut self) {
+        self.out.push(b'}');
+    }
+
+    fn begin_list(&mut self) {
+        self.separate();
+        self.out.push(b'[');
+    }
+
+    fn end_list(&mut self) {
+        self.out.push(b']');
+    }
+
+    fn key(&mut self, key: &str) {
+        self.separate();
+        write_string(&mut self.out, key);
+        self.out.push(b':');
+    }
+
+    fn string(&mut self, text: &str) {
+        self.separate();
+        write_string(&mut self.out, text);
+    }
+
+    fn int(&mut self, number: i64) {
+        self.separate();
+        self.out.extend_from_slice(number.to_string().as_bytes());
+    }
+
+    fn double(&mut self, number: f64) {
+        self.separate();
+        write_double(&mut self.out, number);
+    }
+
+    fn bool(&mut self, flag: bool) {
+        self.separate();
+        self.out.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+
+    fn null(&mut self) {
+        self.separate();
+        self.out.extend_from_slice(b"null");
+    }
+
+    fn raw(&mut self, json: &[u8]) -> Result<(), serde_json::Error> {
+        self.separate();
+        write_compact(&mut self.out, json);
+        Ok(())
+    }
+}
+
+/// Go's string escapes.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain_from = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let separator = *byte == 0xe2 && matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9]));
+        if !separator && *byte >= 0x20 && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&') {
+            continue;
+        }
+        if at < plain_from {
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain_from..at]);
+        plain_from = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            0xe2 => {
+                out.extend_from_slice(if bytes[at + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
+                plain_from = at + 3;
+            }
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[plain_from..]);
+    out.push(b'"');
+}
+
+/// Go's form of floating point numbers: exponents only for the very large and very small.
+pub fn write_double(out: &mut Vec<u8>, number: f64) {
+    let size = number.abs();
+    if number == 0.0 || (1e-6..1e21).contains(&size) {
+        out.extend_from_slice(format!("{number}").as_bytes());
+        return;
+    }
+    let text = format!("{number:e}");
+    match text.split_once('e') {
+        Some((digits, exponent)) if !exponent.starts_with('-') => {
+            out.extend_from_slice(format!("{digits}e+{exponent}").as_bytes());
+        }
+        _ => out.extend_from_slice(text.as_bytes()),
+    }
+}
+
+/// Copies JSON text without its white space, with Go's escapes.
+fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' if !in_string => continue,
+            b'<' => out.extend_from_slice(b"\\u003c"),
+            b'>' => out.extend_from_slice(b"\\u003e"),
+            b'&' => out.extend_from_slice(b"\\u0026"),
+            _ => out.push(*byte),
+        }
+        if in_string && !escaped && *byte == b'\\' {
+            escaped = true;
+            continue;
+        }
+        if *byte == b'"' && !escaped {
+            in_string = !in_string;
+        }
+        escaped = false;
+    }
+}
+
+/// Builds a tree.
+#[derive(Default)]
+pub struct Tree {
+    open: Vec<(Value, String)>,
+    key: String,
+    root: Option<Value>,
+}
+
+impl Tree {
+    /// What was built; none when nothing was.
+    pub fn finish(self) -> Option<Value> {
+        self.root
+    }
+
+    fn put(&mut self, value: Value) {
+        match self.open.last_mut() {
+            Some((Value::Object(map), _)) => {
+                map.insert(std::mem::take(&mut self.key), value);
+            }
+            Some((Value::Array(list), _)) => list.push(value),
+            _ => self.root = Some(value),
+        }
+    }
+
+    fn open(&mut self, value: Value) {
+        self.open.push((value, std::mem::take(&mut self.key)));
+    }
+
+    fn close(&mut self) {
+        if let Some((value, key)) = self.open.pop() {
+            self.key = key;
+            self.put(value);
+        }
+    }
+}
+
+impl Sink for Tree {
+    fn begin_map(&mut self) {
+        self.open(Value::Object(Map::new()));
+    }
+
+    fn end_map(&mut self) {
+        self.close();
+    }
+
+    fn begin_list(&mut self) {
+        self.open(Value::Array(Vec::new()));
+    }
+
+    fn end_list(&mut self) {
+        self.close();
+    }
+
+    fn key(&mut self, key: &str) {
+        self.key = key.to_string();
+    }
+
+    fn string(&mut self, text: &str) {
+        self.put(text.into());
+    }
+
+    fn int(&mut self, number: i64) {
+        self.put(number.into());
+    }
+
+    fn double(&mut self, number: f64) {
+        self.put(number.into());
+    }
+
+    fn bool(&mut self, flag: bool) {
+        self.put(flag.into());
+    }
+
+    fn null(&mut self) {
+        self.put(Value::Null);
+    }
+
+    fn raw(&mut self, json: &[u8]) -> Result<(), serde_json::Error> {
+        let value = serde_json::from_slice(json)?;
+        self.put(value);
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! Both directions of both encodings against what upstream's own serializers wrote, for every kind.
+
+use serde_json::json;
+
+use super::*;
+
+struct Fixture {
+    gvk: GroupVersionKind,
+    json: &'static str,
+    proto: Vec<u8>,
+}
+
+fn fixtures() -> Vec<Fixture> {
+    use base64::Engine as _;
+    let text = include_str!("../../testdata/fixtures.txt");
+    let read = |line: &'static str| {
+        let [name, json, proto] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let (gv, kind): (&str, &str) = name.rsplit_once('/').unwrap();
+        let gvk = GroupVersion::parse(gv).unwrap().with_kind(kind);
+        Fixture { gvk, json, proto: base64::engine::general_purpose::STANDARD.decode(proto).unwrap() }
+    };
+    text.lines().map(read).collect()
+}
+
+fn check(name: &str, case: impl Fn(&Fixture, &SchemaRef) -> Result<(), String>) {
+    let mut failures = Vec::new();
+    let all = fixtures();
+    assert!(all.len() > 150, "{} fixtures", all.len());
+    for fixture in &all {
+        let outcome = match schema_for(&fixture.gvk) {
+            Some(schema) => case(fixture, &schema),
+            None => Err("no schema".into()),
+        };
+        if let Err(why) = outcome {
+            failures.push(format!(
+                "{} ({}): {why}",
+                fixture.gvk,
+                if fixture.json.len() > 500 { "full" } else { "empty" }
+            ));
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{name}: {} of {}\n{}",
+        failures.len(),
+        all.len(),
+        failures[..failures.len().min(12)].join("\n")
+    );
+}
+
+fn same(got: &[u8], wanted: &[u8]) -> Result<(), String> {
+    if got == wanted {
+        return Ok(());
+    }
+    let at = got.iter().zip(wanted).position(|(a, b)| a != b).unwrap_or(got.len().min(wanted.len()));
+    let near = |bytes: &[u8]| {
+        let part = &bytes[at.saturating_sub(60).min(bytes.len())..(at + 40).min(bytes.len())];
+        part.escape_ascii().to_string()
+    };
+    Err(format!("differs at {at}\n   got    {}\n   wanted {}", near(got), near(wanted)))
+}
+
+#[test]
+fn protobuf_becomes_upstreams_json_for_every_kind() {
+    check("transcode", |fixture, schema| {
+        let text = serve_json(schema, &fixture.proto, "").map_err(|error| error.to_string())?;
+        same(&text, fixture.json.as_bytes())
+    });
+}
+
+#[test]
+fn json_becomes_upstreams_protobuf_for_every_kind() {
+    check("json to proto", |fixture, schema| {
+        let read = read_json(schema, fixture.json.as_bytes())?;
+        if !read.problems.is_empty() {
+            return Err(read.problems.join(", "));
+        }
+        let wire = proto(schema, &Object(read.map)).map_err(|error| error.to_string())?;
+        same(&wire, &fixture.proto)
+    });
+}
+
+#[test]
+fn json_round_trips_for_every_kind() {
+    check("json to json", |fixture, schema| {
+        let read = read_json(schema, fixture.json.as_bytes())?;
+        same(&json(schema, &Object(read.map)), fixture.json.as_bytes())
+    });
+}
+
+#[test]
+fn a_tree_from_protobuf_is_the_tree_from_json() {
+    check("trees", |fixture, schema| {
+        let from_proto = read_proto(&fixture.proto).map_err(|error| error.to_string())?;
+        let from_proto = conform(schema, from_proto)?.map;
+        let from_json = read_json(schema, fixture.json.as_bytes())?.map;
+        if from_proto == from_json { Ok(()) } else { Err("trees differ".into()) }
+    });
+}
+
+fn pod_schema() -> SchemaRef {
+    schema_for(&GroupVersionKind::new("", "v1", "Pod")).unwrap()
+}
+
+#[test]
+fn reports_unknown_and_duplicate_fields_by_path() {
+    let text = br#"{"kind":"Pod","spec":{"foo":1,"containers":[{"name":"a","name":"b","bar":{}}]},"metadata":{"labels":{"a":"1","a":"2"}}}"#;
+    let read = read_json(&pod_schema(), text).unwrap();
+    assert_eq!(
+        read.problems,
+        [
+            "unknown field \"spec.foo\"",
+            "duplicate field \"spec.containers[0].name\"",
+            "unknown field \"spec.containers[0].bar\"",
+            "duplicate field \"metadata.labels.a\""
+        ]
+    );
+    assert_eq!(json!(read.map)["spec"], json!({"containers": [{"name": "b"}]}));
+}
+
+#[test]
+fn wrong_types_are_refused_in_upstreams_words() {
+    let cases = [
+        (
+            r#"{"spec":{"priority":"x"}}"#,
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.priority of type int32",
+        ),
+        (
+            r#"{"spec":{"containers":{}}}"#,
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+        ),
+        (
+            r#"{"metadata":{"labels":{"a":1}}}"#,
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
+        (
+            r#"{"spec":{"priority":3000000000}}"#,
+            "json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32",
+        ),
+        (
+            r#"{"spec":{"restartPolicy":true}}"#,
+            "json: cannot unmarshal bool into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(read_json(&pod_schema(), text.as_bytes()).unwrap_err(), message);
+    }
+    assert!(read_json(&pod_schema(), "[".repeat(5000).as_bytes()).is_err());
+    assert!(read_json(&pod_schema(), br#"{"kind":"Pod"} x"#).is_err());
+}
+
+#[test]
+fn what_go_would_not_write_again_is_dropped() {
+    let text = br#"{"spec":{"hostNetwork":false,"nodeName":"","containers":[],"volumes":[],"priority":0,"nodeSelector":{},"securityContext":{},"overhead":{"cpu":"1000m"}},"status":null}"#;
+    let read = read_json(&pod_schema(), text).unwrap();
+    assert_eq!(
+        json!(read.map),
+        json!({"spec": {"containers": [], "priority": 0, "securityContext": {}, "overhead": {"cpu": "1"}}})
+    );
+}
+
+#[test]
+fn the_revision_is_filled_in_on_the_way_out() {
+    let schema = pod_schema();
+    let pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a<b", "uid": "u"}, "spec": {"containers": []}});
+    let stored = proto(&schema, &Object::from_value(pod).unwrap()).unwrap();
+    let text = serve_json(&schema, &stored, "42").unwrap();
+    let text = std::str::from_utf8(&text).unwrap();
+    assert!(text.starts_with(r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a\u003cb","uid":"u","resourceVersion":"42"},"spec":{"containers":null}"#), "{text}");
+    let served = serve_proto(&stored, "42").unwrap();
+    let mut wanted = read_proto(&stored).unwrap();
+    wanted.set_meta("resourceVersion", "42");
+    assert_eq!(served, proto(&schema, &wanted).unwrap());
+}
+
+#[test]
+fn lists_are_put_together_from_encoded_items() {
+    let gvk = GroupVersionKind::new("", "v1", "ConfigMap");
+    let kind = crate::builtin().by_gvk(&gvk).unwrap().clone();
+    let one = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    let stored = proto(&kind.schema, &Object::from_value(one).unwrap()).unwrap();
+    let head = stream::ListHead { resource_version: "7", continue_token: "", remaining: Some(2) };
+    let text = serve_json(&kind.schema, &stored, "3").unwrap();
+    let list = stream::list(&kind, Media::Json, head, [text.as_ref(), text.as_ref()].into_iter()).unwrap();
+    assert_eq!(
+        std::str::from_utf8(&list).unwrap(),
+        r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7","remainingItemCount":2},"items":[{"metadata":{"name":"a","resourceVersion":"3"}},{"metadata":{"name":"a","resourceVersion":"3"}}]}"#
+    );
+    let wire = stream::list(&kind, Media::Protobuf, head, [stored.as_slice()].into_iter()).unwrap();
+    let list = read_proto(&wire).unwrap();
+    assert_eq!(list.get(&["metadata"]), Some(&json!({"resourceVersion": "7", "remainingItemCount": 2})));
+    assert_eq!(list.list_at(&["items"]).len(), 1);
+    let (metadata, items) = stream::read_proto_list(&wire).unwrap();
+    assert_eq!((metadata["resourceVersion"].as_str(), items), (Some("7"), vec![stored.clone()]));
+    let frame = stream::watch_frame(Media::Protobuf, "ADDED", &stored);
+    assert_eq!(stream::read_watch_frame(&frame[4..]).unwrap(), ("ADDED", stored.as_slice()));
+}
+
+#[test]
+fn hostile_protobuf_is_an_error_and_never_a_panic() {
+    let schema = pod_schema();
+    for fixture in fixtures().iter().filter(|fixture| fixture.gvk.kind.as_ref() == "Pod") {
+        for cut in (0..fixture.proto.len()).step_by(7) {
+            let _ = read_proto(&fixture.proto[..cut]);
+            let mut bent = fixture.proto.clone();
+            bent[cut] = bent[cut].wrapping_add(0x55);
+            let _ = read_proto(&bent);
+            let _ = serve_json(&schema, &bent, "1");
+            let _ = serve_proto(&bent, "1");
+        }
+    }
+}
