@@ -14,5 +14,9 @@ pub mod kubelet;
 pub mod logs;
 pub mod target;
 pub mod transport;
+pub mod unverified;
+
+#[cfg(test)]
+mod tests;
 
 pub use forward::Proxy;
