@@ -16,7 +16,10 @@ use crate::{Committed, Entry, EventKind, Key, Op, Revision, StoreError, Txn, Wat
 
 /// Starts the thread. It ends when the queue is closed and empty, or after a failed write.
 pub fn spawn(shared: Arc<Shared>, disk: Box<dyn Disk>, fatal: Fatal) -> std::io::Result<thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Handle::current();
     thread::Builder::new().name("store-commit".to_string()).spawn(move || {
+        // So that the clock reads the runtime's time, paused or not, here too.
+        let _entered = runtime.enter();
         // A panic leaves doubt about what was written, like a failed write.
         let _guard = AbortOnPanic(fatal.clone());
         run(&shared, disk, &fatal);
