@@ -13,7 +13,7 @@ use meta::{GroupVersionKind, Status};
 
 use crate::chain::{Call, Front};
 use crate::context::Context;
-use crate::decode;
+use crate::decode::{self, Expected};
 use crate::encode::answer::View;
 use crate::encode::{status, watch_stream};
 use crate::http::{Response, answer};
@@ -166,8 +166,10 @@ async fn write(front: &Front, call: &mut Call, verb: Verb, target: &Target) -> R
     let format = negotiate::body_format(&content_type)?;
     let cx = call.context(verb, options::parse(&call.received.query, verb, None)?);
     let bytes = call.received.read_body().await?;
-    let expected = body_kind(target);
-    let body = decode::body(&bytes, format, &expected, &cx.options.field_validation, &cx.warnings)?;
+    let gvk = body_kind(target);
+    let schema = if gvk == target.kind.gvk() { Some(target.kind.schema.clone()) } else { api::codec::schema_for(&gvk) };
+    let expected = Expected { gvk: &gvk, schema, field_validation: &cx.options.field_validation };
+    let body = decode::body(&bytes, format, &expected, &cx.warnings)?;
     let outcome = match verb {
         Verb::Create => front.registry.create(&cx, target, body).await?.as_created(),
         _ => front.registry.update(&cx, target, body).await?,

@@ -1,6 +1,6 @@
 //! One object, or one page of a list, as the client asked to see it.
 
-use api::Kind;
+use api::{Kind, codec};
 use bytes::Bytes;
 use jiff::Timestamp;
 use meta::{Media, Object, Status};
@@ -146,12 +146,16 @@ pub fn document(value: &Value, accepted: &Accepted) -> Result<Vec<Bytes>, Status
     Ok(if accepted.pretty { vec![pretty::indent(&slices)] } else { slices })
 }
 
-/// A tree as bytes in the order of its schema.
+/// A tree as bytes in the order of its schema; of no known schema, as it is.
 pub fn encode(media: Media, object: &Object) -> Result<Bytes, Status> {
-    match media {
-        Media::Json => serde_json::to_vec(object).map(Bytes::from).map_err(Status::internal),
-        Media::Protobuf => Err(Status::not_acceptable(
-            "only the following media types are accepted: application/json, application/yaml",
-        )),
+    let schema = object.gvk().and_then(|gvk| codec::schema_for(&gvk));
+    match (media, schema) {
+        (Media::Json, Some(schema)) => Ok(codec::json(&schema, object).into()),
+        (Media::Json, None) => serde_json::to_vec(object).map(Bytes::from).map_err(Status::internal),
+        (Media::Protobuf, Some(schema)) => codec::proto(&schema, object).map(Bytes::from),
+        (Media::Protobuf, None) => {
+            let offered = "application/json, application/yaml";
+            Err(Status::not_acceptable(format!("only the following media types are accepted: {offered}")))
+        }
     }
 }
