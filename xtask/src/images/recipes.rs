@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::compile;
 use super::tree::Tree;
 use crate::apt::Apt;
+use crate::upstream;
 
 /// How a layer's tar is packed; both occur in real registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,7 @@ pub fn layers() -> Vec<Layer> {
         Layer { name: "redis", compression: Gzip, make: redis },
         Layer { name: "stress", compression: Plain, make: stress },
         Layer { name: "pause", compression: Gzip, make: pause },
+        Layer { name: "kubectl", compression: Gzip, make: kubectl },
         Layer { name: "payment-service", compression: Gzip, make: payment_service },
     ]
 }
@@ -142,6 +144,14 @@ pub fn images() -> Vec<Image> {
             format: Format::Oci,
             layers: &["pause"],
             start: Start { entrypoint: &["/pause"], env: &[PATH], user: "65535:65535", ..Start::default() },
+        },
+        Image {
+            name: "kubectl:1.37",
+            repository: "library/kubectl",
+            tag: "1.37",
+            format: Format::Oci,
+            layers: &["busybox", "kubectl"],
+            start: Start { entrypoint: &["kubectl"], env: &[PATH], ..Start::default() },
         },
         payment("payment-service:1.0", "1.0", &[PATH, "APP_VERSION=1.0"]),
         payment("payment-service:1.1", "1.1", &[PATH, "APP_VERSION=1.1"]),
@@ -306,6 +316,14 @@ fn stress(cache: &Path) -> Result<Tree> {
 fn pause(_cache: &Path) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.file("pause", 0o755, compile::pause()?);
+    Ok(tree)
+}
+
+/// The client that every test uses, for a pod that talks to the API it runs under.
+fn kubectl(_cache: &Path) -> Result<Tree> {
+    let program = std::fs::read(upstream::kubectl()?).context("reading kubectl")?;
+    let mut tree = Tree::default();
+    tree.file("usr/bin/kubectl", 0o755, program);
     Ok(tree)
 }
 

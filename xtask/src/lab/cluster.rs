@@ -10,14 +10,15 @@ use anyhow::{Context, Result, bail};
 
 use super::enter::{is_alive, wait_for};
 use super::init::lab_node;
-use super::state::{API_PORT, HUB, Node, Plan, REGISTRY_PORT, read_pid, slowness};
+use super::state::{API_PORT, HUB, Node, PRIVATE_REGISTRY_PORT, Plan, REGISTRY_PORT, read_pid, slowness};
 use crate::process;
 use crate::progress::step;
 
 const API_READY_MS_MAX: u64 = 30_000;
 const NODE_READY_S_MAX: u64 = 60;
-/// Registries whose images the lab's own registry serves.
-const MIRRORED: [&str; 2] = ["docker.io", "registry.k8s.io"];
+/// Registries as manifests name them, and the port where the lab serves them.
+const MIRRORED: [(&str, u16); 3] =
+    [("docker.io", REGISTRY_PORT), ("registry.k8s.io", REGISTRY_PORT), ("private.lab", PRIVATE_REGISTRY_PORT)];
 
 /// How Coracle is started on a node.
 pub fn coracle_arguments(plan: &Plan, node: &Node) -> Vec<String> {
@@ -28,8 +29,8 @@ pub fn coracle_arguments(plan: &Plan, node: &Node) -> Vec<String> {
     flag("node-ip", node.address.to_string());
     flag("cgroup-parent", format!("/{}", node.cgroup));
     flag("token", plan.token.clone());
-    for registry in MIRRORED {
-        flag("registry-mirror", format!("{registry}=http://{HUB}:{REGISTRY_PORT}"));
+    for (registry, port) in MIRRORED {
+        flag("registry-mirror", format!("{registry}=http://{HUB}:{port}"));
     }
     let verb = if node.number == 1 {
         flag("listen", format!("{}:{API_PORT}", node.address));

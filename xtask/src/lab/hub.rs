@@ -5,18 +5,16 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 
+use super::enter::wait_for;
 use super::spawn;
-use super::state::{DIR_VARIABLE, HUB, Plan, REGISTRY_PORT};
+use super::state::{DIR_VARIABLE, HUB, PRIVATE_REGISTRY_PORT, Plan, REGISTRY_PORT};
 use crate::paths;
 
 const REGISTRY_START_MS_MAX: u64 = 20_000;
-const LOOK_AGAIN_MS: u64 = 20;
 
 /// Cuts this namespace's mounts off from the machine's, and gives it the /proc and /sys of its own namespaces.
 pub fn own_view(scratch: &Path) -> Result<()> {
@@ -50,38 +48,51 @@ pub fn overlay_file(scratch: &Path, target: &str, content: &str) -> Result<()> {
 
 /// /etc/hosts of everything in the lab.
 pub fn hosts(plan: &Plan, own_name: &str) -> Result<String> {
-    let mut text = format!("127.0.0.1 localhost {own_name}\n::1 localhost\n{HUB} hub registry.lab\n");
+    let mut text = format!("127.0.0.1 localhost {own_name}\n::1 localhost\n{HUB} hub registry.lab private.lab\n");
     for node in plan.all_nodes()? {
         text.push_str(&format!("{} {}\n", node.address, node.name));
     }
     Ok(text)
 }
 
-/// Starts the registry on the hub's address and waits until it answers.
-pub fn start_registry(plan: &Plan) -> Result<()> {
-    let config = plan.dir().join("registry.yml");
+/// What the private registry asks for: user `captain`, password `lighthouse`, as `htpasswd -B` writes it.
+const PRIVATE_ACCOUNT: &str = "captain:$2y$05$abcdefghijklmnopqrstuuOYH8BVNQIUH.BPepBWz.zkNhYx0I29W\n";
+
+/// Starts the registries on the hub's address, one open and one that asks who is there, and waits until they answer.
+/// Both serve the same images.
+pub fn start_registries(plan: &Plan) -> Result<()> {
+    let accounts = plan.dir().join("htpasswd");
+    fs::write(&accounts, PRIVATE_ACCOUNT).context("writing the private registry's accounts")?;
+    let asks = format!("auth:\n  htpasswd: {{realm: private, path: {}}}\n", accounts.display());
+    start_registry(plan, "registry", REGISTRY_PORT, "")?;
+    start_registry(plan, "private-registry", PRIVATE_REGISTRY_PORT, &asks)?;
+    wait_for_registry(plan, "registry", REGISTRY_PORT)?;
+    wait_for_registry(plan, "private-registry", PRIVATE_REGISTRY_PORT)
+}
+
+fn start_registry(plan: &Plan, name: &str, port: u16, auth: &str) -> Result<()> {
+    let config = plan.dir().join(format!("{name}.yml"));
     let storage = plan.registry_storage();
     fs::create_dir_all(&storage)?;
     let text = format!(
-        "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: {HUB}:{REGISTRY_PORT}\n",
+        "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: {HUB}:{port}\n{auth}",
         storage.display()
     );
     fs::write(&config, text).context("writing the registry's configuration")?;
-    let log = File::create(plan.dir().join("registry.log"))?;
+    let log = File::create(plan.dir().join(format!("{name}.log")))?;
     let program = paths::find_program("docker-registry")
         .context("the lab's registry is Debian's: install it with `apt-get install docker-registry`")?;
     let mut command = Command::new(program);
     command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    spawn::in_own_session(&mut command).spawn().context("starting the registry")?;
-    let address = SocketAddr::V4(SocketAddrV4::new(HUB, REGISTRY_PORT));
-    let deadline = Instant::now() + Duration::from_millis(REGISTRY_START_MS_MAX * super::state::slowness());
-    while TcpStream::connect(address).is_err() {
-        if Instant::now() > deadline {
-            bail!("the registry does not answer:\n{}", fs::read_to_string(plan.dir().join("registry.log"))?);
-        }
-        thread::sleep(Duration::from_millis(LOOK_AGAIN_MS));
-    }
-    Ok(())
+    spawn::in_own_session(&mut command).spawn().context("starting the registry").map(drop)
+}
+
+fn wait_for_registry(plan: &Plan, name: &str, port: u16) -> Result<()> {
+    let address = SocketAddr::V4(SocketAddrV4::new(HUB, port));
+    wait_for(REGISTRY_START_MS_MAX, || TcpStream::connect(address).is_ok()).with_context(|| {
+        let log = fs::read_to_string(plan.dir().join(format!("{name}.log"))).unwrap_or_default();
+        format!("the registry does not answer:\n{log}")
+    })
 }
 
 /// A folder for the PATH: the pinned kubectl, and `lab-node`.

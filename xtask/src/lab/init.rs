@@ -70,7 +70,7 @@ fn make(plan: &Plan) -> Result<()> {
     hub::overlay_file(&scratch, "/etc/resolv.conf", "")?;
     hub::make_bin(plan)?;
     network::make_hub()?;
-    step("starting the lab's registry", || hub::start_registry(plan))?;
+    step("starting the lab's registries", || hub::start_registries(plan))?;
     for node in plan.all_nodes()? {
         step(&format!("booting {}", node.name), || lab_node(plan, &["boot", &node.number.to_string()]))?;
     }

@@ -27,6 +27,8 @@ pub const SLOWNESS_VARIABLE: &str = "CORACLE_LAB_SLOWNESS";
 /// that is reserved for documentation, so it is nobody's even by mistake.
 pub const HUB: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const REGISTRY_PORT: u16 = 5000;
+/// The registry that asks for a name and a password.
+pub const PRIVATE_REGISTRY_PORT: u16 = 5001;
 /// The neighbour that the default route leads to and that does not exist.
 pub const DEAD_NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub const API_PORT: u16 = 6443;
