@@ -9,9 +9,14 @@
 
 mod claim;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod expectations;
 mod pods;
 mod replicaset;
+mod root_ca;
+mod service_account;
+mod service_pods;
 pub mod views;
 
 use std::sync::Arc;
@@ -31,6 +36,8 @@ pub struct Context {
     pub tasks: Tasks,
     /// A client with the identity of the named controller (`deployment-controller`, ...).
     pub client_for: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    /// The certificate authorities of the API server, in PEM.
+    pub root_ca: String,
 }
 
 impl Context {
@@ -46,4 +53,8 @@ impl Context {
 pub fn start(cx: &Context) {
     replicaset::start(cx);
     deployment::start(cx);
+    service_account::start(cx);
+    root_ca::start(cx, &cx.root_ca);
+    endpoint_slice::start(cx);
+    endpoints::start(cx);
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use base::Timestamp;
 use client::{Encoded, Index, Informer, Informers, Projection, Typed, Watched};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use meta::{Object, ObjectKey, Status};
 
@@ -82,6 +82,40 @@ pub fn pods(informers: &Informers) -> Informer<PodView> {
 /// The shared cache of all objects of a kind of which there are few.
 pub fn whole<K: Typed>(informers: &Informers) -> Informer<Whole<K>> {
     informers.of::<Whole<K>>(Watched::all_of::<K>(), &[])
+}
+
+/// All objects of a kind that have one name, in whatever namespace.
+pub fn watched_named<K: Typed>(name: &str) -> Watched {
+    Watched { field_selector: format!("metadata.name={name}"), ..Watched::all_of::<K>() }
+}
+
+/// A namespace that takes new objects.
+pub fn is_alive(namespace: &Namespace) -> bool {
+    namespace.metadata.deletion_timestamp.is_none()
+}
+
+/// The metadata alone, of any kind; the bytes are only looked at, not kept.
+impl Projection for Meta {
+    fn project(encoded: &Encoded) -> Result<Self, Status> {
+        let object = encoded.object()?;
+        let controller = object.controller().map(|owner| Owner {
+            api_version: owner.api_version,
+            kind: owner.kind,
+            name: owner.name,
+            uid: owner.uid,
+        });
+        let text = |(key, value): (&str, &str)| (key.to_string(), value.to_string());
+        Ok(Meta {
+            key: encoded.key.clone(),
+            uid: object.uid().to_string(),
+            revision: encoded.revision,
+            labels: object.labels().map(text).collect(),
+            annotations: object.annotations().map(text).collect(),
+            controller,
+            created: object.creation_timestamp(),
+            deleting: object.deletion_timestamp(),
+        })
+    }
 }
 
 impl<K: Typed> Projection for Whole<K> {
