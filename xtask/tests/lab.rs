@@ -2,6 +2,9 @@
 //!
 //! Black box: these start the program as a person does. They need root, and say so where they have none.
 
+// all of this file is test code, which the lint cannot see
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -54,7 +54,6 @@ pub fn start(plan: &Plan) -> Result<()> {
     let (first, others) = nodes.split_first().context("a cluster has a node")?;
     step("starting the control plane", || {
         lab_node(plan, &["start", "1"])?;
-        take_kubeconfig(plan, first)?;
         wait_for_api(plan, first)
     })?;
     for node in others {
@@ -85,7 +84,9 @@ fn redirected(kubeconfig: &str, server: &str) -> String {
     kubeconfig.lines().map(line).collect()
 }
 
-fn wait_for_api(plan: &Plan, node: &Node) -> Result<()> {
+/// Waits until the API that a node serves is ready, and takes its administrator's kubeconfig.
+pub fn wait_for_api(plan: &Plan, node: &Node) -> Result<()> {
+    take_kubeconfig(plan, node)?;
     let mut said = String::new();
     let ready = while_coracle_runs(node, || {
         let answer = process::capture(kubectl(plan).args(["get", "--raw", "/readyz", "--request-timeout=5s"]));

@@ -40,6 +40,8 @@ enum Action {
         #[arg(last = true)]
         flags: Vec<OsString>,
     },
+    /// Wait until the API that a node serves is ready
+    Wait { node: usize },
     /// Ask Coracle on a node to end, and wait for it
     Stop { node: usize },
     /// `kill -9` of every Coracle process on a node except the shims that hold containers
@@ -75,6 +77,7 @@ pub fn run_on_node(arguments: &NodeArguments) -> Result<ExitCode> {
     match &arguments.action {
         Action::Boot { node } => done(boot(&plan, &plan.node(*node)?)),
         Action::Start { node, flags } => done(start(&plan, &plan.node(*node)?, flags)),
+        Action::Wait { node } => done(cluster::wait_for_api(&plan, &plan.node(*node)?)),
         Action::Stop { node } => done(stop(&plan.node(*node)?)),
         Action::Crash { node } => done(crash(&plan, &plan.node(*node)?)),
         Action::Lose { node } => done(lose(&plan.node(*node)?)),
