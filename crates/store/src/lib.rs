@@ -42,6 +42,7 @@ mod embedded;
 mod error;
 mod key;
 #[cfg(any(test, feature = "suite"))]
+#[allow(clippy::expect_used, reason = "a suite fails by panicking")]
 pub mod suite;
 mod txn;
 mod watch;

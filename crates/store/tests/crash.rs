@@ -6,6 +6,8 @@
 //!
 //! A killed process keeps the page cache, so this checks order and atomicity, not the fsync itself.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -54,7 +56,7 @@ async fn write_on(store: &Embedded, writer: u64) {
     loop {
         let txn = Txn::default().put(key.clone(), value(next));
         // Now and then the twin goes, so that deletes are in the burst too.
-        let txn = if next % 5 == 0 { txn.delete(twin.clone()) } else { txn.put(twin.clone(), value(next)) };
+        let txn = if next.is_multiple_of(5) { txn.delete(twin.clone()) } else { txn.put(twin.clone(), value(next)) };
         let Committed::Done { revision, .. } = store.commit(txn).await.unwrap() else { panic!("no compares") };
         let mut out = std::io::stdout().lock();
         writeln!(out, "ack {writer} {next} {revision}").unwrap();
@@ -118,7 +120,7 @@ fn check(dir: &Path, acknowledged: &mut HashMap<u64, u64>, revision: u64) {
             assert!((*last..=*last + 1).contains(&found), "writer {writer}: acknowledged {last}, found {found}");
             let twin = store.get(&Key::from(format!("/twin/{writer}")), None).await.unwrap();
             let twin = twin.map(|twin| (count(&twin.value), twin.mod_revision));
-            let expected = (found % 5 != 0).then_some((found, entry.mod_revision));
+            let expected = (!found.is_multiple_of(5)).then_some((found, entry.mod_revision));
             assert_eq!(twin, expected, "writer {writer}: half a transaction");
             *last = found;
         }

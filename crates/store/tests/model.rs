@@ -3,6 +3,8 @@
 //! Random transactions, compactions and restarts; then every read and every watch that should work is compared, and every
 //! one that should not must say so.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use base::{Clock, Tasks};
@@ -42,6 +44,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// value, create revision, mod revision, version
 type Cell = (Vec<u8>, Revision, Revision, u64);
+/// revision, key, value before, value since
+type Change = (Revision, Key, Option<Vec<u8>>, Option<Vec<u8>>);
 type World = BTreeMap<Key, Cell>;
 
 /// `worlds[r]` is the world as of revision r.
@@ -86,7 +90,7 @@ impl Model {
     }
 
     /// All changes under a prefix after a revision, in the order revision, key.
-    fn changes(&self, prefix: &Key, after: Revision) -> Vec<(Revision, Key, Option<Vec<u8>>, Option<Vec<u8>>)> {
+    fn changes(&self, prefix: &Key, after: Revision) -> Vec<Change> {
         let mut changes = Vec::new();
         for revision in after + 1..=self.revision() {
             let (before, since) = (&self.worlds[revision as usize - 1], &self.worlds[revision as usize]);
@@ -209,7 +213,7 @@ async fn compare_watches(store: &Embedded, model: &Model) {
     }
 }
 
-fn change(event: store::WatchEvent) -> (Revision, Key, Option<Vec<u8>>, Option<Vec<u8>>) {
+fn change(event: store::WatchEvent) -> Change {
     let since = (event.kind == EventKind::Put).then(|| event.entry.value.to_vec());
     (event.revision(), event.entry.key.clone(), event.previous.map(|previous| previous.value.to_vec()), since)
 }

@@ -94,10 +94,25 @@ async fn a_watch_ends_with_the_store() {
     assert_eq!(watch.next().await, None);
 }
 
+/// Holds up the committer while it is shut.
+#[derive(Default)]
+struct Gate(Mutex<bool>, parking_lot::Condvar);
+
+impl Gate {
+    fn set_shut(&self, shut: bool) {
+        *self.0.lock() = shut;
+        self.1.notify_all();
+    }
+
+    fn pass(&self) {
+        self.1.wait_while(&mut self.0.lock(), |shut| *shut);
+    }
+}
+
 /// A disk in memory whose fsyncs are counted, can be held up, and fail from a given one on.
 #[derive(Default)]
 struct FakeDisk {
-    gate: Arc<Mutex<()>>,
+    gate: Arc<Gate>,
     groups: Arc<AtomicUsize>,
     fails_from: Option<usize>,
 }
@@ -108,7 +123,7 @@ impl Disk for FakeDisk {
     }
 
     fn write(&mut self, _: Revision, writes: &mut dyn Iterator<Item = Write<'_>>) -> io::Result<()> {
-        drop(self.gate.lock());
+        self.gate.pass();
         assert!(writes.count() > 0, "a group without changes must not reach the disk");
         let group = self.groups.fetch_add(1, Ordering::SeqCst);
         if self.fails_from.is_some_and(|from| group >= from) { Err(io::Error::other("fsync: EIO")) } else { Ok(()) }
@@ -142,11 +157,11 @@ async fn writers_share_an_fsync_and_see_nothing_before_it() {
     let disk = FakeDisk::default();
     let (gate, groups) = (disk.gate.clone(), disk.groups.clone());
     let store = Embedded::open_on(Box::new(disk), options(dir.path(), Clock::system())).unwrap();
-    let held = gate.lock();
+    gate.set_shut(true);
     let mut writers = futures::future::join_all((0..100).map(|i| store.commit(put(&format!("/{i}"), "v"))));
     assert!(futures::poll!(&mut writers).is_pending());
     assert_eq!((store.revision(), store.get(&"/0".into(), None).await), (1, Ok(None)));
-    drop(held);
+    gate.set_shut(false);
     let outcomes = writers.await;
     let revision = |outcome: &Result<Committed>| match outcome {
         Ok(Committed::Done { revision, .. }) => *revision,
@@ -162,11 +177,11 @@ async fn a_group_checks_compares_against_itself() {
     let disk = FakeDisk::default();
     let gate = disk.gate.clone();
     let store = Embedded::open_on(Box::new(disk), options(dir.path(), Clock::system())).unwrap();
-    let held = gate.lock();
+    gate.set_shut(true);
     let creates = (0..20).map(|i| store.commit(Txn::create("/one".into(), Bytes::from(i.to_string()))));
     let mut creates = futures::future::join_all(creates);
     assert!(futures::poll!(&mut creates).is_pending());
-    drop(held);
+    gate.set_shut(false);
     let outcomes = creates.await;
     let done = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Done { .. }))).count();
     assert_eq!((done, store.revision()), (1, 2));
