@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +20,9 @@ pub struct StoriesArguments {
     /// Tell them in an emulated machine with cgroup v2 alone
     #[arg(long)]
     vm: bool,
+    /// Tell them once with every kubectl from 1.27 on that this machine has
+    #[arg(long)]
+    every_kubectl: bool,
     /// Leave the lab running afterwards
     #[arg(long)]
     keep: bool,
@@ -34,6 +37,13 @@ pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
     let mut outcome = ExitCode::SUCCESS;
     for nodes in sizes {
         let mut command: Vec<OsString> = vec![program.clone().into()];
+        if arguments.every_kubectl {
+            command = ["sh", "-c", WITH_EVERY_KUBECTL, "sh"].map(OsString::from).to_vec();
+            let kubectls = every_kubectl();
+            command.push(kubectls.len().to_string().into());
+            command.extend(kubectls.into_iter().map(OsString::from));
+            command.push(program.clone().into());
+        }
         command.extend(arguments.names.iter().map(OsString::from));
         let lab = LabArguments::running(command, nodes).kept(arguments.keep).in_vm(arguments.vm);
         if lab::run(&lab)? != ExitCode::SUCCESS {
@@ -41,6 +51,42 @@ pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
         }
     }
     Ok(outcome)
+}
+
+/// Arguments: how many kubectls, their paths, then the command to run with each.
+const WITH_EVERY_KUBECTL: &str = r#"
+count=$1; shift; kubectls=; status=0
+while [ "$count" -gt 0 ]; do kubectls="$kubectls $1"; shift; count=$((count - 1)); done
+for kubectl in $kubectls; do
+    echo "with $kubectl: $("$kubectl" version --client 2>/dev/null | head -1)"
+    STORIES_KUBECTL=$kubectl "$@" || status=1
+done
+exit $status"#;
+const OLDEST_MINOR: u32 = 27;
+
+/// Every kubectl on the PATH and beside the programs there (`kubectl.1.29`), from the oldest release that we promise.
+fn every_kubectl() -> BTreeSet<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for dir in std::env::split_paths(&path) {
+        // where a link in a PATH folder leads there may be more versions
+        let real = dir.join("kubectl").canonicalize().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
+        for dir in real.into_iter().chain([dir]) {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+            let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("kubectl"));
+            found.extend(
+                named.filter_map(|entry| entry.path().canonicalize().ok()).filter(|program| is_recent(program)),
+            );
+        }
+    }
+    found
+}
+
+fn is_recent(program: &Path) -> bool {
+    let said = process::output(Command::new(program).args(["version", "--client", "-o", "json"])).unwrap_or_default();
+    let version: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
+    minor.trim_end_matches('+').parse::<u32>().is_ok_and(|minor| minor >= OLDEST_MINOR)
 }
 
 fn build() -> Result<PathBuf> {

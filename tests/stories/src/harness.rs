@@ -12,4 +12,4 @@ mod watch;
 pub use http::{Forward, get};
 pub use kube::{Kube, lab_node};
 pub use runner::{Story, run_all};
-pub use watch::{Follow, seconds};
+pub use watch::Follow;

@@ -101,11 +101,10 @@ pub fn wait_for_api(plan: &Plan, node: &Node) -> Result<()> {
 fn wait_for_node(plan: &Plan, node: &Node) -> Result<()> {
     let name = format!("node/{}", node.name);
     let timeout = format!("--timeout={}s", NODE_READY_S_MAX * slowness());
-    for condition in ["--for=create", "--for=condition=Ready"] {
-        process::quiet(kubectl(plan).args(["wait", &name, condition, &timeout]))
-            .with_context(|| format!("{} does not get Ready; the end of its log:\n{}", node.name, node.log_tail()))?;
-    }
-    Ok(())
+    let tell = || format!("{} does not get Ready; the end of its log:\n{}", node.name, node.log_tail());
+    let registered = || process::quiet(kubectl(plan).args(["get", &name])).is_ok();
+    wait_for(NODE_READY_S_MAX * 1000, registered).with_context(tell)?;
+    process::quiet(kubectl(plan).args(["wait", &name, "--for=condition=Ready", &timeout])).with_context(tell)
 }
 
 fn while_coracle_runs(node: &Node, mut condition: impl FnMut() -> bool) -> Result<()> {

@@ -43,3 +43,39 @@ impl Forward {
         Ok(Self { _follow: follow, address })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one request with `answer` and returns its address.
+    fn server(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream);
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            reader.get_mut().write_all(answer.as_bytes()).unwrap();
+        });
+        address
+    }
+
+    #[test]
+    fn status_and_body_are_told_apart() {
+        let address = server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nno\r\n");
+        assert_eq!(get(&address, "/").unwrap(), (503, "no\r\n".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_http_is_an_error() {
+        assert!(get(&server("hello"), "/").is_err());
+        assert!(get("127.0.0.1:1", "/").is_err());
+    }
+}

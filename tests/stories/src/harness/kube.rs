@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::watch::{Watch, seconds};
 
+/// Names another kubectl than the one on the PATH: old ones must tell the same stories.
+const KUBECTL_VARIABLE: &str = "STORIES_KUBECTL";
 /// How long a question may take before it counts as hung.
 const REQUEST_TIMEOUT: &str = "--request-timeout=30s";
 
@@ -32,7 +34,7 @@ impl Kube {
 
     /// The same for arguments that contain spaces.
     pub fn command_of(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(std::env::var_os(KUBECTL_VARIABLE).unwrap_or_else(|| "kubectl".into()));
         command.args(["--namespace", &self.namespace]).args(words).stdin(Stdio::null());
         command
     }
@@ -139,7 +141,7 @@ impl Kube {
     pub fn make_namespace(&self) -> Result<()> {
         self.ok(&format!("create namespace {}", self.namespace))?;
         // pods are refused until their service account is there
-        self.wait("serviceaccount/default", "create", 30)
+        self.until("serviceaccounts", 30, |account| account["metadata"]["name"] == "default").map(drop)
     }
 
     /// Lets the namespace go, without waiting for it: nobody looks at it again.

@@ -144,3 +144,43 @@ impl Follow {
         self.lines.try_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_watch_returns_the_first_object_that_satisfies() {
+        let watch = Watch::start(shell("echo '{\"n\":1}{\"n\":'; echo '2} {\"n\":3}'; exec sleep 1000")).unwrap();
+        assert_eq!(watch.until(10, |object| object["n"].as_i64() >= Some(2)).unwrap()["n"], 2);
+        assert_eq!(watch.until(10, |_| true).unwrap()["n"], 3);
+    }
+
+    #[test]
+    fn a_deadline_tells_what_was_seen_last() {
+        let watch = Watch::start(shell("echo '{\"status\":{\"phase\":\"Pending\"}}'; exec sleep 1000")).unwrap();
+        let error = watch.until(1, |_| false).unwrap_err().to_string();
+        assert!(error.contains("not within") && error.contains("Pending"), "{error}");
+    }
+
+    #[test]
+    fn a_watch_that_ends_tells_why() {
+        let watch = Watch::start(shell("echo 'pods \"x\" not found' >&2; exit 1")).unwrap();
+        let error = watch.until(10, |_| true).unwrap_err().to_string();
+        assert!(error.contains("pods \"x\" not found"), "{error}");
+    }
+
+    #[test]
+    fn lines_are_followed_as_they_come_and_kept_until_they_are_read() {
+        let follow = Follow::start(shell("for i in 1 2 3 4; do echo $i; done; exec sleep 1000")).unwrap();
+        assert_eq!(follow.until(10, |line| line == "3").unwrap(), "3");
+        assert_eq!(follow.line(10).unwrap(), "4");
+        assert!(follow.so_far().is_empty());
+    }
+}
