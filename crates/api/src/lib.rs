@@ -9,6 +9,8 @@ pub mod columns;
 pub mod convert;
 pub mod kind;
 pub mod kinds;
+pub mod patch;
+pub mod openapi;
 pub mod schema;
 pub mod strategy;
 pub mod table;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::chain::{Call, Front};
 use crate::encode::answer::document;
 use crate::http::{Response, answer, page_not_found};
-use crate::version;
+use crate::{openapi, version};
 
 /// What `/` lists.
 const PATHS: [&str; 14] = [
@@ -38,6 +38,11 @@ pub fn serve(front: &Front, call: &Call) -> Result<Response, Status> {
         return Ok(response);
     }
     if let Some(response) = front.documents.answer(&front.registry, call)? {
+        return Ok(response);
+    }
+    if path.starts_with("/openapi/")
+        && let Some(response) = openapi::serve(&front.registry.kinds(), call)
+    {
         return Ok(response);
     }
     Ok(match path.trim_end_matches('/') {
