@@ -4,6 +4,7 @@
 //! can be left behind, not even by a test that is killed. They have no way out.
 
 mod lab;
+mod loops;
 mod nodes;
 mod pods;
 mod services;
