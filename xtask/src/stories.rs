@@ -23,13 +23,20 @@ pub struct StoriesArguments {
     /// Tell them once with every kubectl from 1.27 on that this machine has
     #[arg(long)]
     every_kubectl: bool,
+    /// Instead of stories, a session of the `kube` crate
+    #[arg(long, conflicts_with = "names")]
+    public_client: bool,
     /// Leave the lab running afterwards
     #[arg(long)]
     keep: bool,
 }
 
 pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
-    let program = build()?;
+    if arguments.public_client {
+        let command = vec![build("public-client")?.into()];
+        return lab::run(&LabArguments::running(command, 1).kept(arguments.keep).in_vm(arguments.vm));
+    }
+    let program = build("stories")?;
     let sizes = lab_sizes(&program, &arguments.names)?;
     if sizes.is_empty() {
         bail!("no story is called {}", arguments.names.join(" or "));
@@ -89,15 +96,15 @@ fn is_recent(program: &Path) -> bool {
     minor.trim_end_matches('+').parse::<u32>().is_ok_and(|minor| minor >= OLDEST_MINOR)
 }
 
-fn build() -> Result<PathBuf> {
+fn build(package: &str) -> Result<PathBuf> {
     let target = paths::target()?;
-    step("building the stories", || {
+    step(&format!("building {package}"), || {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.current_dir(paths::root()).args(["build", "--package", "stories", "--target-dir"]).arg(&target);
+        command.current_dir(paths::root()).args(["build", "--package", package, "--target-dir"]).arg(&target);
         process::quiet(&mut command)
     })?;
-    Ok(target.join("debug/stories"))
+    Ok(target.join("debug").join(package))
 }
 
 /// How many nodes the chosen stories need; each line of the list is `<nodes> <name>`.

@@ -113,7 +113,7 @@ fn too_long(path: &str, text: &str, facts: &Facts, exceptions: &mut Exceptions) 
 fn path_is_test(path: &str) -> bool {
     let mut parts = path.split('/');
     match parts.next() {
-        Some("tests") => parts.next() == Some("stories"),
+        Some("tests") => matches!(parts.next(), Some("stories" | "public-client")),
         Some("crates") => parts.nth(1) == Some("tests"),
         _ => false,
     }
