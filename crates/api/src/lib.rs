@@ -9,6 +9,7 @@ pub mod columns;
 pub mod convert;
 pub mod kind;
 pub mod kinds;
+pub mod ownership;
 pub mod patch;
 pub mod openapi;
 pub mod schema;
