@@ -11,6 +11,7 @@
 
 mod apt;
 mod demo;
+mod gen_tables;
 mod images;
 mod lab;
 mod paths;
@@ -56,6 +57,8 @@ enum Task {
     Stories(stories::StoriesArguments),
     /// The rules of the house that a compiler does not know
     Tidy,
+    /// Write the data of the API tables from upstream's public types
+    Gen(gen_tables::GenArguments),
     /// Make the test images from Debian packages (cached; `lab` does it by itself)
     Images(images::ImagesArguments),
     /// Build upstream programs from the pinned Go module under `tests/upstream`
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Stories(arguments) => stories::run(&arguments),
         Task::Tidy => tidy::run(),
+        Task::Gen(arguments) => gen_tables::run(&arguments),
         Task::Images(arguments) => images::run(&arguments),
         Task::Upstream(arguments) => upstream::run(&arguments),
     };

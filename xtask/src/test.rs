@@ -58,6 +58,7 @@ const STEPS: &[Step] = &[
     xtask("tidy", &["tidy"]),
     cargo("licences and bans", &["deny", "check", "--hide-inclusion-graph"]),
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"]),
+    xtask("generated tables", &["gen", "--check"]),
     xtask("test images", &["images"]),
     xtask("upstream's kubectl", &["upstream", "kubectl"]),
     cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast"]),
