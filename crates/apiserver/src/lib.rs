@@ -12,9 +12,12 @@
 //! the front never sees the store.
 
 pub mod audit;
+pub mod admission;
+pub mod allocators;
 pub mod authn;
 pub mod authz;
 pub mod chain;
+pub mod bootstrap;
 pub mod context;
 pub mod decode;
 pub mod discovery;
@@ -26,6 +29,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod negotiate;
+pub mod openapi;
 pub mod options;
 pub mod proxy;
 pub mod reader;
@@ -33,5 +37,11 @@ pub mod registry;
 pub mod request_info;
 pub mod resources;
 pub mod reviews;
+pub mod server;
 pub mod stored;
+pub mod subresources;
+pub mod transformer;
 pub mod version;
+pub mod watch_cache;
+
+pub use server::{ApiServer, Config};

@@ -64,6 +64,13 @@ impl Stored {
         Ok(Self::new(kind.clone(), key, revision, media, bytes, Arc::new(header)))
     }
 
+    /// Of a tree in the storage version, as it is or would be stored.
+    pub fn made(kind: &Arc<Kind>, key: ObjectKey, revision: u64, object: &Object) -> Result<Self, Status> {
+        let bytes = form::encode(kind, object)?;
+        let header = Arc::new(Header::of(kind, object));
+        Ok(Self::new(kind.clone(), key, revision, Media::sniff(&bytes), bytes, header))
+    }
+
     /// The same object under another revision: how a delete event shows what was deleted.
     pub fn at_revision(&self, revision: u64) -> Self {
         Self::new(self.kind.clone(), self.key.clone(), revision, self.media, self.bytes.clone(), self.header.clone())

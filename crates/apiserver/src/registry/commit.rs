@@ -36,7 +36,7 @@ impl Registry {
         let plain = form::encode(write.row, object)?;
         let key = store_key(write.row, write.key)?;
         let value = self.transformer.seal(write.row, &key, plain.clone())?;
-        let mut txn = Txn::default().expect(key.clone(), write.expect);
+        let mut txn = Txn::default().when(key.clone(), write.expect);
         txn = match write.row.strategy.time_to_live_seconds(object) {
             Some(seconds) => txn.put_for(key, value, Duration::from_secs(seconds)),
             None => txn.put(key, value),
@@ -57,7 +57,7 @@ impl Registry {
     async fn commit(&self, mut txn: Txn, along: Vec<Op>) -> Result<Written<Revision>, Status> {
         for op in along {
             if let Op::Put { key, .. } = &op {
-                txn = txn.expect(key.clone(), 0);
+                txn = txn.when(key.clone(), 0);
             }
             txn.ops.push(op);
         }

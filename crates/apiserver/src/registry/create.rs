@@ -59,7 +59,7 @@ impl Registry {
         self.admission.validate(self, review, Some(&new)).await?;
         Self::warn(cx, row, &new, None);
         let key = new.key();
-        let allocation = self.allocation(&new);
+        let allocation = self.allocation();
         row.strategy.allocate(&allocation, Some(&mut new), None).await?;
         if cx.options.dry_run {
             if self.cache_of(target, "create")?.get(&key).is_some() {
@@ -68,9 +68,10 @@ impl Registry {
             let shown = self.as_requested(target, new)?;
             return Ok(Written::Done(Outcome::made(shown).as_created()));
         }
-        let write = Write { row, key: &key, expect: 0, along: allocation.records()? };
+        let write = Write { row, key: &key, expect: 0, along: self.along(&allocation)? };
         Ok(match self.put(write, &new).await? {
             Written::Done(stored) => {
+                allocation.keep();
                 Written::Done(Outcome::Object { answer: Answer::Stored(stored), created: true })
             }
             Written::Lost => Written::Lost,

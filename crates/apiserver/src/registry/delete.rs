@@ -100,12 +100,15 @@ impl Registry {
         current: &Arc<Stored>,
         old: &Object,
     ) -> Result<Written<Outcome>, Status> {
-        let allocation = self.allocation(old);
+        let allocation = self.allocation();
         let Claims { dropped, .. } = row.strategy.allocate(&allocation, None, Some(old)).await?;
         allocation.drop_all(&dropped);
-        let write = Write { row, key: &current.key, expect: current.revision, along: allocation.records()? };
+        let write = Write { row, key: &current.key, expect: current.revision, along: self.along(&allocation)? };
         Ok(match self.remove(write).await? {
-            Written::Done(revision) => Written::Done(gone(target, row, Arc::new(current.at_revision(revision)))),
+            Written::Done(revision) => {
+                allocation.keep();
+                Written::Done(gone(target, row, Arc::new(current.at_revision(revision))))
+            }
             Written::Lost => Written::Lost,
         })
     }
@@ -117,12 +120,13 @@ impl Registry {
         current: &Arc<Stored>,
         last: &Object,
     ) -> Result<Written<Outcome>, Status> {
-        let allocation = self.allocation(last);
+        let allocation = self.allocation();
         let Claims { dropped, .. } = row.strategy.allocate(&allocation, None, Some(last)).await?;
         allocation.drop_all(&dropped);
-        let write = Write { row, key: &current.key, expect: current.revision, along: allocation.records()? };
+        let write = Write { row, key: &current.key, expect: current.revision, along: self.along(&allocation)? };
         Ok(match self.remove(write).await? {
             Written::Done(revision) => {
+                allocation.keep();
                 Written::Done(Outcome::found(Arc::new(Stored::made(row, current.key.clone(), revision, last)?)))
             }
             Written::Lost => Written::Lost,

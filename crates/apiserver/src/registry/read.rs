@@ -32,7 +32,7 @@ impl Registry {
     }
 
     /// The object as of now, whatever the request's options say.
-    pub(super) async fn read_latest(&self, target: &Target) -> Result<Arc<Stored>, Status> {
+    pub(crate) async fn read_latest(&self, target: &Target) -> Result<Arc<Stored>, Status> {
         let cache = self.cache_of(target, "get")?;
         self.cache.be_current().await?;
         cache.get(&target.key()).ok_or_else(|| target.not_found())

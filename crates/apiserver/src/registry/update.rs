@@ -19,7 +19,7 @@ use crate::stored::Stored;
 const ATTEMPTS_MAX: usize = 32;
 
 /// What the new object is made from.
-pub(super) enum Revision {
+pub(crate) enum Revision {
     Replace(Object),
     Patch(PatchKind, Bytes),
     /// A change that the server makes itself, such as a binding: sees the object in its storage version.
@@ -48,7 +48,7 @@ enum Step {
 }
 
 impl Registry {
-    pub(super) async fn revise(&self, cx: &Context, target: &Target, revision: Revision) -> Result<Outcome, Status> {
+    pub(crate) async fn revise(&self, cx: &Context, target: &Target, revision: Revision) -> Result<Outcome, Status> {
         let row = self.storage_row(target, "update")?;
         for _ in 0..ATTEMPTS_MAX {
             let current = match self.read_latest(target).await {
@@ -162,7 +162,7 @@ impl Registry {
         mut new: Object,
         old: &Object,
     ) -> Result<Written<Outcome>, Status> {
-        let allocation = self.allocation(&new);
+        let allocation = self.allocation();
         let claims = row.strategy.allocate(&allocation, Some(&mut new), Some(old)).await?;
         allocation.drop_all(&claims.dropped);
         if cx.options.dry_run {
@@ -171,9 +171,12 @@ impl Registry {
         if metadata::is_finished(&new) {
             return self.finish_deletion(row, current, &new).await;
         }
-        let write = Write { row, key: &current.key, expect: current.revision, along: allocation.records()? };
+        let write = Write { row, key: &current.key, expect: current.revision, along: self.along(&allocation)? };
         Ok(match self.put(write, &new).await? {
-            Written::Done(stored) => Written::Done(Outcome::found(stored)),
+            Written::Done(stored) => {
+                allocation.keep();
+                Written::Done(Outcome::found(stored))
+            }
             Written::Lost => Written::Lost,
         })
     }

@@ -120,7 +120,7 @@ impl Watching {
                 biased;
                 () = tokio::time::sleep_until(self.end) => return None,
                 // Closed when this watcher was too slow or the cache was loaded anew.
-                change = self.live.recv() => self.take(&change?),
+                change = self.live.recv() => self.take(&*change?),
                 () = tokio::time::sleep_until(bookmark_at) => self.bookmark(),
             }
         }
