@@ -28,6 +28,27 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// These limits with what `update` names in their place.
+    pub fn overlaid(mut self, update: &Limits) -> Limits {
+        self.cpu_period_us = update.cpu_period_us.or(self.cpu_period_us);
+        self.cpu_quota_us = update.cpu_quota_us.or(self.cpu_quota_us);
+        self.cpu_shares = update.cpu_shares.or(self.cpu_shares);
+        self.memory_bytes = update.memory_bytes.or(self.memory_bytes);
+        self.memory_swap_bytes = update.memory_swap_bytes.or(self.memory_swap_bytes);
+        self.pids = update.pids.or(self.pids);
+        if !update.cpuset_cpus.is_empty() {
+            self.cpuset_cpus.clone_from(&update.cpuset_cpus);
+        }
+        if !update.cpuset_mems.is_empty() {
+            self.cpuset_mems.clone_from(&update.cpuset_mems);
+        }
+        if !update.hugepages.is_empty() {
+            self.hugepages.clone_from(&update.hugepages);
+        }
+        self.unified.extend(update.unified.clone());
+        self
+    }
+
     /// v2's weight (1 to 10000) for v1's shares, on the curve through (2, 1), (1024, 100) and (262144, 10000).
     pub fn cpu_weight(shares: u64) -> u64 {
         match shares {

@@ -93,7 +93,7 @@ pub enum Reply {
     /// Everything the shim has.
     State(Vec<Report>),
     /// A container ended.
-    Exited(ExitRecord),
+    Exited(Report),
     /// A command, or the container attached to, ended.
     ExitCode(i32),
 }

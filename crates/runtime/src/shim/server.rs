@@ -43,7 +43,7 @@ pub struct Shim {
     pause: Option<i32>,
     containers: RefCell<BTreeMap<String, Rc<Running>>>,
     waiting: RefCell<HashMap<i32, oneshot::Sender<i32>>>,
-    events: broadcast::Sender<ExitRecord>,
+    events: broadcast::Sender<Report>,
     stop: Notify,
 }
 
@@ -205,7 +205,7 @@ impl Shim {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Ok(record) => write_message(&mut to, &Reply::Exited(record)).await?,
+                    Ok(report) => write_message(&mut to, &Reply::Exited(report)).await?,
                     Err(_) => return Ok(()),
                 },
                 // Nothing is ever sent here: this is how the client's end is seen.
@@ -298,8 +298,10 @@ impl Shim {
             eprintln!("note the end of {}: {error}", running.plan.id);
         }
         exited.send_replace(Some(record.clone()));
+        let container = record.container.clone();
+        let report = Report { container, started: running.started.clone(), exited: Some(record) };
         // Nobody listening is fine: the record is on disk and in the state.
-        let _ = self.events.send(record);
+        let _ = self.events.send(report);
     }
 }
 
