@@ -1,0 +1,200 @@
+//! The node's status: written when it changed, and every five minutes in any case.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Timestamp;
+use client::{Patch, Typed};
+use cri::v1::{ListImagesRequest, StatusRequest};
+use k8s_openapi::api::core::v1::{
+    AttachedVolume, ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    NodeSystemInfo,
+};
+use meta::{ObjectKey, Quantity, Status};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::KUBELET_VERSION;
+use super::conditions::{self, Facts};
+use super::machine::{self, Machine};
+use crate::agent::Agent;
+
+/// How often the machine is looked at; a status that did not change is not written.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// An unchanged status is written this often.
+const WRITE_EVERY: Duration = Duration::from_secs(300);
+/// While the node is not ready, and right after a failure, it is looked at this often.
+const LOOK_SOON: Duration = Duration::from_millis(250);
+/// As many images as a node lists, the largest first.
+const IMAGES_MAX: usize = 50;
+const IMAGE_NAMES_MAX: usize = 5;
+
+/// What the machine offers, and what pods may have of it (nothing is reserved yet).
+pub fn capacity(machine: &Machine, data_dir: &std::path::Path, max_pods: u32) -> BTreeMap<String, Quantity> {
+    let disk = i64::try_from(machine::room(data_dir).capacity_bytes).unwrap_or(i64::MAX);
+    BTreeMap::from([
+        ("cpu".to_string(), Quantity::from_units(machine.cpus)),
+        ("memory".to_string(), Quantity::from_bytes(machine.memory_bytes)),
+        ("ephemeral-storage".to_string(), Quantity::from_bytes(disk)),
+        ("pods".to_string(), Quantity::from_units(i64::from(max_pods))),
+        ("hugepages-1Gi".to_string(), Quantity::ZERO),
+        ("hugepages-2Mi".to_string(), Quantity::ZERO),
+    ])
+}
+
+/// Keeps the status true for ever; `ready` is told when the node first is, and whenever it turns.
+pub async fn run(agent: Arc<Agent>, port: u16, ready: watch::Sender<bool>) {
+    let (mut written, mut written_at): (Option<NodeStatus>, Option<Timestamp>) = (None, None);
+    loop {
+        let now = agent.clock.now();
+        let old = written.as_ref().and_then(|status| status.conditions.clone());
+        let status = status(&agent, port, old.as_deref().unwrap_or_default(), now).await;
+        let is_ready = is_ready(&status);
+        let due = written_at.is_none_or(|at| now >= at + WRITE_EVERY);
+        let mut wait = if is_ready { LOOK_EVERY } else { LOOK_SOON };
+        if due || written.as_ref().map(without_heartbeats) != Some(without_heartbeats(&status)) {
+            match write(&agent, &status).await {
+                Ok(()) => {
+                    if is_ready && !written.as_ref().is_some_and(self::is_ready) {
+                        tell_ready(&agent);
+                    }
+                    (written, written_at) = (Some(status), Some(now));
+                    ready.send_replace(is_ready);
+                }
+                Err(status) => {
+                    tracing::warn!(error = %status, "the node's status was not written, will retry");
+                    wait = LOOK_SOON;
+                }
+            }
+        }
+        agent.clock.sleep(wait).await;
+    }
+}
+
+fn is_ready(status: &NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn tell_ready(agent: &Agent) {
+    let name = &agent.config.node_name;
+    let key = ObjectKey::cluster(name);
+    // Upstream's events about nodes carry the name as uid.
+    let about = client::events::reference_to(&Node::gvk(), &key, Some(name.as_str()), None);
+    agent.recorder.normal(&about, "NodeReady", format!("Node {name} status is now: NodeReady"));
+}
+
+fn without_heartbeats(status: &NodeStatus) -> NodeStatus {
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+    }
+    status
+}
+
+async fn write(agent: &Agent, status: &NodeStatus) -> Result<(), Status> {
+    let mut tree = serde_json::to_value(status).map_err(Status::internal)?;
+    // Merged by type and address: an address that went must not stay.
+    if let Some(Value::Array(addresses)) = tree.get_mut("addresses") {
+        addresses.insert(0, json!({"$patch": "replace"}));
+    }
+    let key = ObjectKey::cluster(&agent.config.node_name);
+    let patch = Patch::Strategic(json!({"status": tree}));
+    agent.client.patch_object(&Node::gvr(), &key, "status", patch).await.map(drop)
+}
+
+async fn status(agent: &Agent, port: u16, old: &[NodeCondition], now: Timestamp) -> NodeStatus {
+    let text = |map: &BTreeMap<String, Quantity>| {
+        map.iter()
+            .map(|(name, amount)| {
+                (name.clone(), k8s_openapi::apimachinery::pkg::api::resource::Quantity(amount.to_string()))
+            })
+            .collect::<BTreeMap<_, _>>()
+    };
+    let addresses = agent.config.node_ips.iter().map(|ip| ("InternalIP", ip.to_string()));
+    let addresses = addresses.chain([("Hostname", agent.config.node_name.clone())]);
+    NodeStatus {
+        addresses: Some(addresses.map(|(type_, address)| NodeAddress { type_: type_.to_string(), address }).collect()),
+        capacity: Some(text(&agent.allocatable)),
+        allocatable: Some(text(&agent.allocatable)),
+        conditions: Some(conditions::all(&facts(agent).await, old, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
+        }),
+        images: Some(images(agent).await),
+        node_info: Some(system_info(agent)),
+        volumes_attached: None::<Vec<AttachedVolume>>,
+        ..NodeStatus::default()
+    }
+}
+
+fn system_info(agent: &Agent) -> NodeSystemInfo {
+    let machine = &agent.machine;
+    NodeSystemInfo {
+        architecture: machine.architecture.clone(),
+        boot_id: machine.boot_id.clone(),
+        container_runtime_version: format!("{}://{}", agent.runtime_name, agent.runtime_version),
+        kernel_version: machine.kernel_version.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.to_string(),
+        machine_id: machine.machine_id.clone(),
+        operating_system: "linux".to_string(),
+        os_image: machine.os_image.clone(),
+        system_uuid: machine.system_uuid.clone(),
+        ..NodeSystemInfo::default()
+    }
+}
+
+async fn facts(agent: &Agent) -> Facts {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    Facts {
+        not_ready: not_ready(agent).await,
+        memory_available_bytes: machine::meminfo(&meminfo, "MemAvailable"),
+        disk: machine::room(&agent.config.data_dir),
+        pids: pids(),
+    }
+}
+
+/// Threads in use and the kernel's bound.
+fn pids() -> (u64, u64) {
+    let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let used = loadavg.split_whitespace().nth(3).and_then(|field| field.split('/').nth(1)?.parse().ok());
+    let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    (used.unwrap_or(0), most.unwrap_or(0))
+}
+
+async fn not_ready(agent: &Agent) -> Vec<String> {
+    let answer = match agent.cri.status(StatusRequest { verbose: false }).await {
+        Ok(answer) => answer,
+        Err(error) => return vec![format!("[container runtime is down: {error}]")],
+    };
+    let conditions = answer.status.unwrap_or_default().conditions;
+    let wrong = conditions.into_iter().filter(|condition| !condition.status).map(|condition| {
+        let what = if condition.r#type == "NetworkReady" { "container runtime network" } else { "container runtime" };
+        format!(
+            "{what} not ready: {}=false reason:{} message:{}",
+            condition.r#type, condition.reason, condition.message
+        )
+    });
+    wrong.collect()
+}
+
+async fn images(agent: &Agent) -> Vec<ContainerImage> {
+    let mut listed = match agent.cri.list_images(ListImagesRequest::default()).await {
+        Ok(answer) => answer.images,
+        Err(error) => {
+            tracing::debug!(%error, "the runtime's images are not known");
+            return Vec::new();
+        }
+    };
+    listed.sort_by(|one, other| (other.size, &one.id).cmp(&(one.size, &other.id)));
+    listed.truncate(IMAGES_MAX);
+    let names = |image: &cri::v1::Image| {
+        let all = image.repo_digests.iter().chain(&image.repo_tags).take(IMAGE_NAMES_MAX).cloned();
+        all.collect::<Vec<_>>()
+    };
+    let shown = listed
+        .iter()
+        .map(|image| ContainerImage { names: Some(names(image)), size_bytes: i64::try_from(image.size).ok() });
+    shown.collect()
+}

@@ -1,0 +1,203 @@
+//! Sends pod statuses to the API: only what changed, and at the very end the delete that lets the pod go.
+//!
+//! A worker sets what the status is and goes on; a few tasks bring the API in line, with retries. A pod that is finished here and
+//! being deleted there is deleted with grace period 0 once its last status has been written, never before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base::Tasks;
+use client::{Client, Deletion, Next, Patch, Queue, run_workers};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use meta::{ObjectKey, Status};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+
+use crate::pod;
+
+const WORKERS: usize = 8;
+
+/// The status fields this agent writes; all others are left alone.
+const OWNED: [&str; 16] = [
+    "phase",
+    "conditions",
+    "message",
+    "reason",
+    "hostIP",
+    "hostIPs",
+    "podIP",
+    "podIPs",
+    "startTime",
+    "initContainerStatuses",
+    "containerStatuses",
+    "ephemeralContainerStatuses",
+    "qosClass",
+    "observedGeneration",
+    "resize",
+    "resources",
+];
+
+struct Entry {
+    key: ObjectKey,
+    desired: Value,
+    /// What the API is known to have.
+    written: Value,
+    /// Nothing of the pod is left here: once this status is written, the pod may go.
+    release: bool,
+}
+
+impl Entry {
+    fn new(pod: &Pod) -> Self {
+        let written = tree(pod::status(pod));
+        Entry { key: pod::key(pod), desired: written.clone(), written, release: false }
+    }
+}
+
+/// The statuses on their way. Cheap to clone.
+#[derive(Clone)]
+pub struct StatusWriter {
+    client: Client,
+    /// By pod uid.
+    entries: Arc<Mutex<HashMap<String, Entry>>>,
+    queue: Queue<String>,
+}
+
+impl StatusWriter {
+    pub fn start(client: Client, tasks: &Tasks) -> Self {
+        let writer = StatusWriter { client, entries: Arc::default(), queue: Queue::default() };
+        let syncing = writer.clone();
+        run_workers("pod-status", WORKERS, tasks, &writer.queue, move |uid: String| {
+            let writer = syncing.clone();
+            async move { writer.sync(&uid).await }
+        });
+        writer
+    }
+
+    /// Lets a pod that is being deleted go, once the status set last is written.
+    pub fn release(&self, pod: &Pod) {
+        let uid = pod::uid(pod).to_string();
+        let mut entries = self.entries.lock();
+        let entry = entries.entry(uid.clone()).or_insert_with(|| Entry::new(pod));
+        entry.release = true;
+        self.queue.add(uid);
+    }
+
+    /// Sets the status of a pod, given as the API last showed it.
+    pub fn set(&self, pod: &Pod, status: &PodStatus) {
+        let desired = tree(status);
+        let uid = pod::uid(pod).to_string();
+        let mut entries = self.entries.lock();
+        let entry = entries.entry(uid.clone()).or_insert_with(|| Entry::new(pod));
+        if entry.desired != desired {
+            entry.desired = desired;
+            self.queue.add(uid);
+        }
+    }
+
+    /// Forgets a pod that the API no longer has.
+    pub fn forget(&self, uid: &str) {
+        self.entries.lock().remove(uid);
+    }
+
+    async fn sync(&self, uid: &str) -> Result<Next, Status> {
+        let Some((key, patch, desired, release)) = self.next(uid) else { return Ok(Next::Wait) };
+        if let Some(patch) = patch {
+            match self.client.patch_object(&pods(), &key, "status", Patch::Strategic(patch)).await {
+                Ok(_) => self.note_written(uid, desired),
+                Err(status) if is_gone(&status) => {
+                    self.forget(uid);
+                    return Ok(Next::Wait);
+                }
+                Err(status) => return Err(status),
+            }
+        }
+        if release {
+            let deletion =
+                Deletion { grace_period_seconds: Some(0), uid: Some(uid.to_string()), ..Deletion::default() };
+            match self.client.delete_object(&pods(), &key, deletion).await {
+                Err(status) if !is_gone(&status) => return Err(status),
+                _ => self.forget(uid),
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    fn next(&self, uid: &str) -> Option<(ObjectKey, Option<Value>, Value, bool)> {
+        let entries = self.entries.lock();
+        let entry = entries.get(uid)?;
+        let patch = difference(&entry.written, &entry.desired)
+            .map(|status| json!({"metadata": {"uid": uid}, "status": status}));
+        Some((entry.key.clone(), patch, entry.desired.clone(), entry.release))
+    }
+
+    fn note_written(&self, uid: &str, written: Value) {
+        if let Some(entry) = self.entries.lock().get_mut(uid) {
+            entry.written = written;
+        }
+    }
+}
+
+/// Deleted, or replaced by another pod of the same name.
+fn is_gone(status: &Status) -> bool {
+    status.is_not_found() || (status.is_conflict() && status.message.to_lowercase().contains("uid"))
+}
+
+fn pods() -> meta::GroupVersionResource {
+    meta::GroupVersionResource::new("", "v1", "pods")
+}
+
+/// The owned fields of a status as a tree.
+fn tree(status: &PodStatus) -> Value {
+    let mut value = serde_json::to_value(status).unwrap_or_else(|_| json!({}));
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|field, _| OWNED.contains(&field.as_str()));
+    }
+    value
+}
+
+/// The strategic merge patch from one status to the other; none when they are equal.
+fn difference(written: &Value, desired: &Value) -> Option<Value> {
+    let empty = Map::new();
+    let (written, desired) = (written.as_object().unwrap_or(&empty), desired.as_object().unwrap_or(&empty));
+    let mut patch = Map::new();
+    for (field, value) in desired {
+        if written.get(field) == Some(value) {
+            continue;
+        }
+        let value = match (field.as_str(), value.as_array()) {
+            // Merged by address: without the directive an address that went would stay.
+            ("podIPs" | "hostIPs", Some(list)) => {
+                std::iter::once(json!({"$patch": "replace"})).chain(list.iter().cloned()).collect()
+            }
+            ("conditions", Some(list)) => {
+                let old = written.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                list.iter().filter(|condition| !old.contains(condition)).cloned().collect()
+            }
+            _ => value.clone(),
+        };
+        patch.insert(field.clone(), value);
+    }
+    for field in written.keys().filter(|field| !desired.contains_key(*field)) {
+        patch.insert(field.clone(), Value::Null);
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_sent() {
+        let old = json!({"phase": "Pending", "podIPs": [{"ip": "1"}], "reason": "x",
+            "conditions": [{"type": "Ready", "status": "False"}, {"type": "Initialized", "status": "True"}]});
+        assert_eq!(difference(&old, &old), None);
+        let new = json!({"phase": "Running", "podIPs": [{"ip": "2"}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}]});
+        assert_eq!(
+            difference(&old, &new).unwrap(),
+            json!({"phase": "Running", "podIPs": [{"$patch": "replace"}, {"ip": "2"}], "reason": null,
+                   "conditions": [{"type": "Ready", "status": "True"}]})
+        );
+    }
+}
