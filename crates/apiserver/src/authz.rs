@@ -1,7 +1,7 @@
 //! Who may do what: the question, the answer, and the list of those who are asked.
 //!
 //! ```text
-//! Attributes ─► privileged group ─► node authorizer ─► RBAC ─► refused
+//! Attributes ─► privileged group ─► health paths ─► node authorizer ─► RBAC ─► refused
 //! ```
 //!
 //! The first that allows or denies decides; "no opinion" passes the question on, and nobody having one refuses it. All of
@@ -114,6 +114,20 @@ impl Authorizer for Privileged {
         let privileged = user.groups.iter().any(|group| &**group == PRIVILEGED_GROUP);
         let rules = if privileged { vec![Rule::everything(), Rule::every_path()] } else { Vec::new() };
         RuleList { rules, ..RuleList::default() }
+    }
+}
+
+/// Lets everybody ask whether the server is well, as upstream's defaults do.
+pub struct HealthPaths;
+
+impl Authorizer for HealthPaths {
+    fn authorize(&self, attributes: &Attributes<'_>) -> (Decision, String) {
+        let open = !attributes.is_resource && matches!(attributes.path, "/healthz" | "/livez" | "/readyz");
+        (if open { Decision::Allow } else { Decision::NoOpinion }, String::new())
+    }
+
+    fn rules_for(&self, _user: &Identity, _namespace: &str) -> RuleList {
+        RuleList::default()
     }
 }
 

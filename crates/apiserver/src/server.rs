@@ -3,6 +3,11 @@
 //! Order matters in one place only: the registry answers reviews, which need the authenticators and authorizers, which read
 //! from the registry. The reader between them is told its registry last.
 
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,7 +22,7 @@ use crate::authn::bootstrap_token::BootstrapTokens;
 use crate::authn::service_account::{ServiceAccounts, Verifier};
 use crate::authz::node::NodeAuthorizer;
 use crate::authz::rbac::Rbac;
-use crate::authz::{Authorizer, Privileged, Union, feed};
+use crate::authz::{Authorizer, HealthPaths, Privileged, Union, feed};
 use crate::chain::Front;
 use crate::context::Identity;
 use crate::discovery::Documents;
@@ -67,7 +72,7 @@ impl ApiServer {
         let reader = Arc::new(RegistryReader::default());
         let (rbac, node) = (Arc::new(Rbac::default()), Arc::new(NodeAuthorizer::default()));
         let authorizer: Arc<dyn Authorizer> =
-            Arc::new(Union(vec![Arc::new(Privileged), node.clone(), rbac.clone()]));
+            Arc::new(Union(vec![Arc::new(Privileged), Arc::new(HealthPaths), node.clone(), rbac.clone()]));
         let authentication = Arc::new(authentication(&config, &reader));
 
         let virtuals = reviews::all(&authentication, &authorizer);
