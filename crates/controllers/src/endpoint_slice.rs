@@ -78,10 +78,10 @@ pub fn start(cx: &Context) {
 /// Wakes the services a pod was or is behind.
 pub fn pod_changed(change: &Change<PodView>, services: &Lister<Service>, queue: &Queue<ObjectKey>) {
     let (old, new) = change.sides();
-    if let (Some(old), Some(new)) = (old, new) {
-        if !matters(old, new) {
-            return;
-        }
+    if let (Some(old), Some(new)) = (old, new)
+        && !matters(old, new)
+    {
+        return;
     }
     for pod in [old, new].into_iter().flatten() {
         queue.add_all(services_of(&pod.meta, services));
@@ -132,10 +132,10 @@ impl EndpointSlices {
         });
         if !pod.node.is_empty() {
             endpoint["nodeName"] = pod.node.as_str().into();
-            if let Some(node) = self.nodes.get(&ObjectKey::cluster(&pod.node)) {
-                if let Some(zone) = node.label(ZONE_LABEL) {
-                    endpoint["zone"] = zone.into();
-                }
+            if let Some(node) = self.nodes.get(&ObjectKey::cluster(&pod.node))
+                && let Some(zone) = node.label(ZONE_LABEL)
+            {
+                endpoint["zone"] = zone.into();
             }
         }
         if let Some(hostname) = hostname(service, pod) {

@@ -12,6 +12,12 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod expectations;
+mod garbage;
+pub mod graph;
+mod namespace;
+pub mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod replicaset;
 mod root_ca;
@@ -23,7 +29,7 @@ use std::sync::Arc;
 
 use base::{Clock, Tasks};
 use client::events::Recorder;
-use client::{Client, Informers};
+use client::{Client, Informers, Queue};
 
 /// How many keys of one controller are synced at a time, as upstream's defaults.
 const WORKERS: usize = 5;
@@ -38,6 +44,10 @@ pub struct Context {
     pub client_for: Arc<dyn Fn(&str) -> Client + Send + Sync>,
     /// The certificate authorities of the API server, in PEM.
     pub root_ca: String,
+    /// Every kind of object that can be listed, watched and deleted.
+    pub resources: Vec<graph::Resource>,
+    /// The cluster's pod addresses, of which each node gets a part; the primary family first.
+    pub pod_ranges: Vec<node_ipam::Range>,
 }
 
 impl Context {
@@ -57,4 +67,12 @@ pub fn start(cx: &Context) {
     root_ca::start(cx, &cx.root_ca);
     endpoint_slice::start(cx);
     endpoints::start(cx);
+    node_ipam::start(cx, cx.pod_ranges.clone());
+    node_lifecycle::start(cx);
+    pod_gc::start(cx);
+    let (garbage, namespaces) = (Queue::default(), Queue::default());
+    let listeners = vec![garbage::listener(&garbage), namespace::listener(&namespaces)];
+    let graph = graph::Graph::start(cx, cx.resources.clone(), listeners);
+    garbage::start(cx, &graph, &garbage);
+    namespace::start(cx, &graph, &namespaces);
 }
