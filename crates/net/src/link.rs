@@ -3,26 +3,25 @@
 //! A thin layer over the kernel's route netlink: each method is one request, applied when it returns. Adding replaces what is there,
 //! deleting does not mind absence, so that everything built on this can simply be done again.
 
+mod message;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NetlinkSerializable, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::netlink::{Request, Socket};
+use message::*;
 
 /// Marks routes as ours, and says which part of us looks after them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,134 +319,4 @@ impl Links {
         let (kind, body) = encode(&message);
         self.socket.get(&Request { kind, flags: 0, body: &body })
     }
-}
-
-fn encode(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
-    let mut body = vec![0; NetlinkSerializable::buffer_len(message)];
-    NetlinkSerializable::serialize(message, &mut body);
-    (NetlinkSerializable::message_type(message), body)
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL]
-        .into_iter()
-        .any(|code| error.raw_os_error() == Some(code))
-}
-
-fn forgive_absence(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if is_absent(&error) => Ok(()),
-        other => other,
-    }
-}
-
-fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
-}
-
-fn neighbour_address(address: IpAddr) -> NeighbourAddress {
-    match address {
-        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
-        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
-    }
-}
-
-fn parse_link(answer: &[u8]) -> Option<Link> {
-    let message = LinkMessage::parse(answer).ok()?;
-    let mut link = Link { index: message.header.index, name: String::new(), mtu: 0 };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            _ => (),
-        }
-    }
-    Some(link)
-}
-
-fn address_message(index: u32, address: IpAddr, prefix_len: u8) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = family(address);
-    message.header.prefix_len = prefix_len;
-    message.header.scope = AddressScope::Universe;
-    message.header.index = index;
-    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-    message
-}
-
-fn tunnel_message(index: u32, mac: Mac, host: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.header.flags = NeighbourFlags::Own;
-    message.attributes = vec![
-        NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
-        NeighbourAttribute::Destination(neighbour_address(host)),
-    ];
-    message
-}
-
-fn route_message(route: &Route, owner: RouteOwner) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let destination = route.destination.network();
-    message.header.address_family = family(destination);
-    message.header.destination_prefix_length = route.destination.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = owner.protocol();
-    message.header.kind = if route.device.is_some() { RouteType::Unicast } else { RouteType::Unreachable };
-    if route.device.is_some() && route.gateway.is_none() {
-        message.header.scope = RouteScope::Link;
-    }
-    if route.gateway.is_some() {
-        // Gateways of ours are neighbours by decree; no address of the device has to be in their network.
-        message.header.flags = RouteFlags::Onlink;
-    }
-    if route.destination.prefix_len() > 0 {
-        message.attributes.push(RouteAttribute::Destination(destination.into()));
-    }
-    message.attributes.extend(route.device.map(RouteAttribute::Oif));
-    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
-    message
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
-        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
-        _ => None,
-    }
-}
-
-fn gateway(message: &RouteMessage) -> Option<IpAddr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(address) => ip(address),
-        _ => None,
-    })
-}
-
-fn our_route(message: &RouteMessage, owner: RouteOwner) -> Option<Route> {
-    let header = &message.header;
-    if header.protocol != owner.protocol() || header.table != RouteHeader::RT_TABLE_MAIN {
-        return None;
-    }
-    let any: IpAddr = match header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        _ => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let (mut destination, mut device, mut source) = (any, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => destination = ip(address)?,
-            RouteAttribute::Oif(index) => device = Some(*index),
-            RouteAttribute::PrefSource(address) => source = ip(address),
-            _ => (),
-        }
-    }
-    if header.kind == RouteType::Unreachable {
-        device = None;
-    }
-    let destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
-    Some(Route { destination, device, gateway: gateway(message), source })
 }

@@ -145,8 +145,9 @@ impl Routes {
             None => self.links.index("lo")?,
         };
         let unreachable = |cidr: &IpNet| Route { destination: *cidr, device: None, gateway: None, source: None };
-        let services = self.config.service_cidrs.iter().filter(|cidr| cidr.addr().is_ipv4() == node.is_ipv4());
-        let to_services = services.map(|cidr| Route { source: Some(node), ..Route::direct(*cidr, uplink) });
+        let source = |cidr: &IpNet| (cidr.addr().is_ipv4() == node.is_ipv4()).then_some(node);
+        let services = self.config.service_cidrs.iter();
+        let to_services = services.map(|cidr| Route { source: source(cidr), ..Route::direct(*cidr, uplink) });
         Ok(self.config.cluster_cidrs.iter().map(unreachable).chain(to_services).collect())
     }
 

@@ -63,7 +63,7 @@ pub struct Set {
 
 impl Set {
     /// A plain set.
-    pub const fn set(name: &'static str, key: &'static [KeyPart]) -> Self {
+    pub const fn plain(name: &'static str, key: &'static [KeyPart]) -> Self {
         Set { name, key, data: DataKind::None, dynamic_entries_max: None }
     }
 

@@ -33,8 +33,8 @@ const LEAVING: &str = "leaving";
 const SETS: &[Set] = &[
     Set::map(PORTS, &[Protocol, Port], &[Address, Port]),
     Set::map(PORTS_AT, &[Address, Protocol, Port], &[Address, Port]),
-    Set::set(OWN_PORTS, &[Address, Address]),
-    Set::set(NODES, &[Address]),
+    Set::plain(OWN_PORTS, &[Address, Address]),
+    Set::plain(NODES, &[Address]),
 ];
 
 /// After the services' chain at -100: a node port wins over a host port, as upstream.

@@ -64,9 +64,9 @@ pub const SETS: &[Set] = &[
         dynamic_entries_max: Some(STICKY_CLIENTS_MAX),
         ..Set::map(STICKY, &[Address, Address, Protocol, Port], &[Number])
     },
-    Set::set(HAIRPIN, &[Address, Address]),
-    Set::set(REJECTED, &[Address, Protocol, Port]),
-    Set::set(DROPPED, &[Address, Protocol, Port]),
+    Set::plain(HAIRPIN, &[Address, Address]),
+    Set::plain(REJECTED, &[Address, Protocol, Port]),
+    Set::plain(DROPPED, &[Address, Protocol, Port]),
 ];
 
 /// What a chain that picks backends is made for.

@@ -202,7 +202,7 @@ impl Slice {
 
     /// The key of the service that this slice belongs to.
     pub fn owner(&self, key: &ObjectKey) -> Option<ObjectKey> {
-        (!self.service.is_empty()).then(|| ObjectKey::new(&*key.namespace, &*self.service))
+        (!self.service.is_empty()).then(|| ObjectKey::new(&key.namespace, &self.service))
     }
 }
 

@@ -178,20 +178,23 @@ fn usable(found: &[(&Endpoint, Backend)]) -> BTreeSet<Backend> {
 
 /// Endpoints meant for this node or its zone, when every ready endpoint carries hints and some is meant for us; else all.
 fn hinted<'a>(found: &[(&'a Endpoint, Backend)], node: &Node) -> Vec<(&'a Endpoint, Backend)> {
-    let hints: [(&str, fn(&Endpoint) -> &[String]); 2] =
-        [(&node.name, |endpoint| &endpoint.nodes), (&node.zone, |endpoint| &endpoint.zones)];
-    for (ours, hint) in hints {
-        let mut ready = found.iter().filter(|(endpoint, _)| endpoint.ready);
-        if ours.is_empty() || ready.any(|(endpoint, _)| hint(endpoint).is_empty()) {
-            continue;
-        }
-        let meant: Vec<_> =
-            found.iter().copied().filter(|(endpoint, _)| hint(endpoint).iter().any(|name| name == ours)).collect();
-        if meant.iter().any(|(endpoint, _)| endpoint.ready) {
-            return meant;
-        }
+    meant_for(found, &node.name, |endpoint| &endpoint.nodes)
+        .or_else(|| meant_for(found, &node.zone, |endpoint| &endpoint.zones))
+        .unwrap_or_else(|| found.to_vec())
+}
+
+fn meant_for<'a>(
+    found: &[(&'a Endpoint, Backend)],
+    ours: &str,
+    hints: impl Fn(&Endpoint) -> &[String],
+) -> Option<Vec<(&'a Endpoint, Backend)>> {
+    let mut ready = found.iter().filter(|(endpoint, _)| endpoint.ready);
+    if ours.is_empty() || ready.any(|(endpoint, _)| hints(endpoint).is_empty()) {
+        return None;
     }
-    found.to_vec()
+    let meant: Vec<_> =
+        found.iter().copied().filter(|(endpoint, _)| hints(endpoint).iter().any(|name| name == ours)).collect();
+    meant.iter().any(|(endpoint, _)| endpoint.ready).then_some(meant)
 }
 
 #[cfg(test)]

@@ -213,7 +213,9 @@ fn mac(address: &str) -> [u8; 6] {
 }
 
 pub const CLUSTER: &str = "10.42.0.0/16";
+const CLUSTER_V6: &str = "fd00:42::/32";
 pub const SERVICES: &str = "10.43.0.0/16";
+const SERVICES_V6: &str = "fd00:43::/112";
 pub const DNS: &str = "10.43.0.10";
 
 /// A node: its namespace and the crate's three parts, opened inside.
@@ -233,8 +235,8 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let range: IpNet = range.parse().unwrap();
         let address: IpAddr = address.parse().unwrap();
-        let cluster_cidrs: Vec<IpNet> = vec![CLUSTER.parse().unwrap()];
-        let service_cidrs: Vec<IpNet> = vec![SERVICES.parse().unwrap()];
+        let cluster_cidrs: Vec<IpNet> = vec![CLUSTER.parse().unwrap(), CLUSTER_V6.parse().unwrap()];
+        let service_cidrs: Vec<IpNet> = vec![SERVICES.parse().unwrap(), SERVICES_V6.parse().unwrap()];
         let (mut pods, mut routes, proxy) = namespace.run(|| {
             let mut routes = Routes::open(route::Config {
                 prefix: "lab".into(),

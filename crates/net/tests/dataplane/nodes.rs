@@ -75,14 +75,14 @@ fn routes_follow_the_peers_and_go_with_them() {
         found.sort();
         found
     };
-    let fixed = ["10.42.0.0/16", "10.43.0.0/16"];
+    let fixed = ["10.42.0.0/16", "10.43.0.0/16", "fd00:42::/32", "fd00:43::/112"];
     assert_eq!(destinations(&a), fixed);
     let range: IpNet = "10.42.2.0/24".parse().unwrap();
     let peer = |range| Peer { name: "n2".into(), internal_ip: "192.0.2.2".parse().unwrap(), pod_cidrs: vec![range] };
     a.routes.apply(&[a.range], &[peer(range)]).unwrap();
-    assert_eq!(destinations(&a), ["10.42.0.0/16", "10.42.2.0/24", "10.43.0.0/16"]);
+    assert_eq!(destinations(&a), ["10.42.0.0/16", "10.42.2.0/24", "10.43.0.0/16", "fd00:42::/32", "fd00:43::/112"]);
     a.routes.apply(&[a.range], &[peer("10.42.3.0/24".parse().unwrap())]).unwrap();
-    assert_eq!(destinations(&a), ["10.42.0.0/16", "10.42.3.0/24", "10.43.0.0/16"]);
+    assert_eq!(destinations(&a), ["10.42.0.0/16", "10.42.3.0/24", "10.43.0.0/16", "fd00:42::/32", "fd00:43::/112"]);
     a.routes.apply(&[a.range], &[]).unwrap();
     assert_eq!(destinations(&a), fixed);
     a.routes.remove().unwrap();

@@ -182,6 +182,38 @@ fn clients_with_affinity_follow_a_backend_to_its_new_slot() {
 }
 
 #[test]
+fn a_service_may_lead_to_the_node_itself() {
+    // As the service of the API server does.
+    let (mut node, _outside) = Node::alone();
+    let (client, client_ip) = node.pod("client");
+    node.namespace.serve("192.0.2.1:8080", "node");
+    web(&mut node, &[("192.0.2.1", "")]);
+    assert_eq!(client.ask("10.43.0.7:80"), Ok(format!("node {client_ip}")));
+    assert_eq!(node.namespace.ask_name("10.43.0.7:80"), "node");
+}
+
+#[test]
+fn both_families_are_served() {
+    let (mut node, _outside) = Node::alone();
+    let ranges = ["10.42.1.0/24".parse().unwrap(), "fd00:42:1::/64".parse().unwrap()];
+    node.pods.assign(&ranges).unwrap();
+    node.namespace.address("up0", "fd00:1::1/64");
+    let (client, _) = node.pod("client");
+    let (a, _) = node.pod("a");
+    a.serve("[::]:8080", "a");
+    assert_eq!(client.ask("[fd00:42:1::3]:8080"), Ok("a fd00:42:1::2".into()));
+    let dual =
+        Service { cluster_ips: vec![IP.parse().unwrap(), "fd00:43::7".parse().unwrap()], ..service(Protocol::Tcp) };
+    let slices = [slice(Protocol::Tcp, &[("10.42.1.3", "n1")]), slice(Protocol::Tcp, &[("fd00:42:1::3", "n1")])];
+    sync(&mut node, "web", &dual, &slices);
+    assert_eq!(client.ask_name("10.43.0.7:80"), "a");
+    assert_eq!(client.ask_name("[fd00:43::7]:80"), "a");
+    assert_eq!(a.ask_name("[fd00:43::7]:80"), "a", "hairpin");
+    sync(&mut node, "web", &dual, &[]);
+    assert_eq!(client.ask("[fd00:43::7]:80"), Err(ErrorKind::ConnectionRefused));
+}
+
+#[test]
 fn udp_clients_leave_a_backend_that_is_gone() {
     let (mut node, _outside) = Node::alone();
     let (client, _) = node.pod("client");
