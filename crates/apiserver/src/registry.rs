@@ -154,7 +154,7 @@ impl Registry {
             api::schema::defaults::fill(&target.kind.schema, &mut body.0);
             return Ok(Outcome::made(kind.create(cx, target, body).await?).as_created());
         }
-        self.create_stored(cx, target, body).await
+        self.create_stored(cx, target, body, ownership::Origin::Written).await
     }
 
     pub async fn update(&self, cx: &Context, target: &Target, body: Object) -> Result<Outcome, Status> {

@@ -65,7 +65,7 @@ impl Stored {
     }
 
     /// Of a tree in the storage version, as it is or would be stored.
-    pub fn made(kind: &Arc<Kind>, key: ObjectKey, revision: u64, object: &Object) -> Result<Self, Status> {
+    pub fn made(kind: &Arc<Kind>, key: ObjectKey, revision: u64, object: &mut Object) -> Result<Self, Status> {
         let bytes = form::encode(kind, object)?;
         let header = Arc::new(Header::of(kind, object));
         Ok(Self::new(kind.clone(), key, revision, Media::sniff(&bytes), bytes, header))

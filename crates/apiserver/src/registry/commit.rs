@@ -32,7 +32,7 @@ pub(super) enum Written<T> {
 
 impl Registry {
     /// Stores an object in its storage version.
-    pub(super) async fn put(&self, write: Write<'_>, object: &Object) -> Result<Written<Arc<Stored>>, Status> {
+    pub(super) async fn put(&self, write: Write<'_>, object: &mut Object) -> Result<Written<Arc<Stored>>, Status> {
         let plain = form::encode(write.row, object)?;
         let key = store_key(write.row, write.key)?;
         let value = self.transformer.seal(write.row, &key, plain.clone())?;
@@ -68,7 +68,7 @@ impl Registry {
     }
 
     /// The operation that records an object which belongs to another; the record must be absent.
-    pub(super) fn record(&self, row: &Arc<Kind>, object: &Object) -> Result<Op, Status> {
+    pub(super) fn record(&self, row: &Arc<Kind>, object: &mut Object) -> Result<Op, Status> {
         let key = store_key(row, &object.key())?;
         let value = self.transformer.seal(row, &key, form::encode(row, object)?)?;
         Ok(Op::Put { key, value, ttl: None })

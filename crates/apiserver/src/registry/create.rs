@@ -1,15 +1,13 @@
 //! Create: from a decoded body to a stored object.
 
-use std::sync::Arc;
-
-use api::Kind;
 use meta::{Object, Status};
 use serde_json::Value;
 
 use super::commit::{Write, Written};
 use super::metadata::{self, validation};
 use super::writing::refuse_invalid;
-use super::{Answer, Outcome, Registry, Target, ownership};
+use super::ownership::{self, Origin};
+use super::{Answer, Outcome, Registry, Target};
 use crate::admission::{Operation, Review};
 use crate::context::Context;
 
@@ -17,7 +15,13 @@ use crate::context::Context;
 const ATTEMPTS_MAX: usize = 8;
 
 impl Registry {
-    pub(super) async fn create_stored(&self, cx: &Context, target: &Target, body: Object) -> Result<Outcome, Status> {
+    pub(super) async fn create_stored(
+        &self,
+        cx: &Context,
+        target: &Target,
+        body: Object,
+        origin: Origin,
+    ) -> Result<Outcome, Status> {
         let row = self.storage_row(target, "create")?;
         let body = prepare_body(cx, target, body)?;
         let mut object = self.complete(target, &row, body)?;
@@ -29,7 +33,7 @@ impl Registry {
             if generated {
                 new.set_meta("name", metadata::generate_name(object.generate_name()));
             }
-            match self.create_once(cx, target, &row, new.clone(), &review).await? {
+            match self.create_once(&review, new.clone(), origin).await? {
                 Written::Done(outcome) => return Ok(outcome),
                 Written::Lost if attempt == ATTEMPTS_MAX => return Err(taken(target, &new, generated)),
                 Written::Lost if generated => {}
@@ -41,18 +45,17 @@ impl Registry {
 
     async fn create_once(
         &self,
-        cx: &Context,
-        target: &Target,
-        row: &Arc<Kind>,
-        mut new: Object,
         review: &Review<'_>,
+        mut new: Object,
+        origin: Origin,
     ) -> Result<Written<Outcome>, Status> {
+        let Review { cx, target, row, .. } = *review;
         let request = self.request(cx, target);
         metadata::fill_new(&mut new, self.clock.now());
         row.strategy.before_create(&request, &mut new);
         let generation = if row.strategy.has_generation() { Value::from(1) } else { Value::Null };
         new.set_meta("generation", generation);
-        ownership::on_create(cx, target, row, &mut new, self.clock.now())?;
+        ownership::settle(cx, target, row, origin, &mut new, None, self.clock.now());
         let mut errors = validation::of_new(row, &new);
         errors.extend(row.strategy.validate_create(&new));
         refuse_invalid(row, &new, &errors)?;
@@ -69,7 +72,7 @@ impl Registry {
             return Ok(Written::Done(Outcome::made(shown).as_created()));
         }
         let write = Write { row, key: &key, expect: 0, along: self.along(&allocation)? };
-        Ok(match self.put(write, &new).await? {
+        Ok(match self.put(write, &mut new).await? {
             Written::Done(stored) => {
                 allocation.keep();
                 Written::Done(Outcome::Object { answer: Answer::Stored(stored), created: true })

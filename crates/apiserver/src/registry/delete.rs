@@ -77,9 +77,9 @@ impl Registry {
                 Plan::Pending => return Ok(Outcome::found(current)),
                 Plan::Mark(new) if cx.options.dry_run => return Ok(Outcome::made(self.as_requested(target, new)?)),
                 Plan::Remove if cx.options.dry_run => return Ok(gone(target, &row, current)),
-                Plan::Mark(new) => {
+                Plan::Mark(mut new) => {
                     let write = Write { row: &row, key: &current.key, expect: current.revision, along: Vec::new() };
-                    match self.put(write, &new).await? {
+                    match self.put(write, &mut new).await? {
                         Written::Done(stored) => Written::Done(Outcome::found(stored)),
                         Written::Lost => Written::Lost,
                     }
@@ -118,10 +118,10 @@ impl Registry {
         &self,
         row: &Arc<Kind>,
         current: &Arc<Stored>,
-        last: &Object,
+        last: &mut Object,
     ) -> Result<Written<Outcome>, Status> {
         let allocation = self.allocation();
-        let Claims { dropped, .. } = row.strategy.allocate(&allocation, None, Some(last)).await?;
+        let Claims { dropped, .. } = row.strategy.allocate(&allocation, None, Some(&*last)).await?;
         allocation.drop_all(&dropped);
         let write = Write { row, key: &current.key, expect: current.revision, along: self.along(&allocation)? };
         Ok(match self.remove(write).await? {

@@ -92,7 +92,7 @@ impl Registry {
         let Some(row) = allocation.row() else { return Ok(Vec::new()) };
         let mut along = Vec::new();
         for record in allocation.taken() {
-            along.push(self.record(row, &self.completed_record(row, record))?);
+            along.push(self.record(row, &mut self.completed_record(row, record))?);
         }
         for name in allocation.dropped() {
             along.push(Self::unrecord(row, &ObjectKey::cluster(&name))?);
@@ -110,7 +110,7 @@ impl Registry {
 
     pub(crate) async fn write_record(&self, record: &Object) -> Result<(), Status> {
         let index = self.index("ipaddresses")?;
-        let op = self.record(&index.kind, &self.completed_record(&index.kind, record.clone()))?;
+        let op = self.record(&index.kind, &mut self.completed_record(&index.kind, record.clone()))?;
         let txn = store::Txn { compares: Vec::new(), ops: vec![op] };
         self.store.commit(txn).await.map(drop).map_err(feed::status)
     }

@@ -58,7 +58,7 @@ impl Registry {
         let shown = read(target, &current)?;
         let wanted = match revision {
             Revision::Replace(body) => body,
-            Revision::Patch(kind, patch) => patching::apply(self, cx, target, kind, &patch, &shown)?,
+            Revision::Patch(kind, patch) => patching::apply(self, cx, target, kind, &patch, Some(&shown))?,
             Revision::Edit(_) => return Err(Status::internal("a scale is replaced or patched")),
         };
         let replicas = size(&wanted)?;

@@ -10,7 +10,8 @@ use meta::{FieldError, FieldPath, Object, Status};
 use super::commit::{Write, Written};
 use super::metadata::{self, validation};
 use super::writing::refuse_invalid;
-use super::{Outcome, Registry, Target, ownership, patching};
+use super::ownership::{self, Origin};
+use super::{Outcome, Registry, Target, patching};
 use crate::admission::{Operation, Review};
 use crate::context::Context;
 use crate::stored::Stored;
@@ -27,11 +28,19 @@ pub(crate) enum Revision {
 }
 
 impl Revision {
+    fn origin(&self) -> Origin {
+        match self {
+            Revision::Patch(PatchKind::Apply, _) => Origin::Applied,
+            Revision::Edit(_) => Origin::Server,
+            Revision::Replace(_) | Revision::Patch(..) => Origin::Written,
+        }
+    }
+
     /// The new object in the requested version.
     fn apply(&self, registry: &Registry, cx: &Context, target: &Target, old: &Object) -> Result<Object, Status> {
         match self {
             Revision::Replace(object) => Ok(object.clone()),
-            Revision::Patch(kind, patch) => patching::apply(registry, cx, target, *kind, patch, old),
+            Revision::Patch(kind, patch) => patching::apply(registry, cx, target, *kind, patch, Some(old)),
             Revision::Edit(edit) => {
                 let mut new = old.clone();
                 edit(&mut new)?;
@@ -54,7 +63,7 @@ impl Registry {
             let current = match self.read_latest(target).await {
                 Ok(current) => current,
                 Err(error) if error.is_not_found() => match self.to_create(cx, target, &row, &revision)? {
-                    Some(body) => return self.create_stored(cx, target, body).await,
+                    Some(body) => return self.create_stored(cx, target, body, revision.origin()).await,
                     None => return Err(error),
                 },
                 Err(error) => return Err(error),
@@ -81,9 +90,7 @@ impl Registry {
                 Ok(None)
             }
             Revision::Patch(PatchKind::Apply, patch) => {
-                let mut empty = Object::new(&target.kind.gvk());
-                empty.set_meta("name", target.name.as_str());
-                patching::apply(self, cx, target, PatchKind::Apply, patch, &empty).map(Some)
+                patching::apply(self, cx, target, PatchKind::Apply, patch, None).map(Some)
             }
             _ => Ok(None),
         }
@@ -113,13 +120,15 @@ impl Registry {
         let review = Review::new(cx, target, row, Operation::Update, Some(&old));
         self.admission.admit(self, &review, &mut new).await?;
         self.settle(cx, target, row, &mut new, &old, revision)?;
+        ownership::settle(cx, target, row, revision.origin(), &mut new, Some(&old), self.clock.now());
         if same(&new, &old) {
             return Ok(Step::Done(Outcome::found(current.clone())));
         }
-        ownership::on_update(cx, target, row, &mut new, &old, self.clock.now())?;
         let request = self.request(cx, target);
         let mut errors = validation::of_update(&new, &old);
-        errors.extend(row.strategy.validate_update(&request, &new, &old));
+        if revision.origin() != Origin::Server {
+            errors.extend(row.strategy.validate_update(&request, &new, &old));
+        }
         refuse_invalid(row, &new, &errors)?;
         self.admission.validate(self, &review, Some(&new)).await?;
         Self::warn(cx, row, &new, Some(&old));
@@ -169,10 +178,10 @@ impl Registry {
             return Ok(Written::Done(Outcome::made(self.as_requested(target, new)?)));
         }
         if metadata::is_finished(&new) {
-            return self.finish_deletion(row, current, &new).await;
+            return self.finish_deletion(row, current, &mut new).await;
         }
         let write = Write { row, key: &current.key, expect: current.revision, along: self.along(&allocation)? };
-        Ok(match self.put(write, &new).await? {
+        Ok(match self.put(write, &mut new).await? {
             Written::Done(stored) => {
                 allocation.keep();
                 Written::Done(Outcome::found(stored))
@@ -182,15 +191,14 @@ impl Registry {
     }
 }
 
-/// Whether two objects are the same but for who set which field.
+/// Whether there is nothing to write.
 fn same(new: &Object, old: &Object) -> bool {
-    let core = |object: &Object| {
-        let mut core = object.clone();
-        core.set_meta("managedFields", serde_json::Value::Null);
-        core.set_meta("resourceVersion", serde_json::Value::Null);
-        core
+    let rest = |object: &Object| {
+        let mut rest = object.clone();
+        rest.set_meta("resourceVersion", serde_json::Value::Null);
+        rest
     };
-    new.get(&["metadata", "managedFields"]) == old.get(&["metadata", "managedFields"]) && core(new) == core(old)
+    rest(new) == rest(old)
 }
 
 /// Checks uid and resource version of a body against what is stored; true when the body names a version.

@@ -1,46 +1,74 @@
-//! Between stored bytes, trees and serving bytes: the one place of this crate that calls the codecs.
+//! Between stored bytes, trees and serving bytes: the one place of the registry that calls the codecs.
 
-use api::Kind;
+use std::sync::Arc;
+
+use api::{Kind, codec};
 use bytes::Bytes;
-use meta::{GroupVersion, Media, Object, Status};
+use meta::{GroupVersion, GroupVersionKind, Media, Object, Status};
+use serde_json::Value;
 
 use super::Stored;
 
 /// Reads stored bytes of a kind (its row in the storage version).
 pub fn decode(_kind: &Kind, media: Media, bytes: &[u8]) -> Result<Object, Status> {
-    api::codec::decode(media, bytes)
+    codec::decode(media, bytes)
 }
 
 /// Takes an object from one version of its kind to another.
-pub fn convert(kind: &Kind, object: Object, api_version: &str) -> Result<Object, Status> {
+pub fn convert(kind: &Kind, mut object: Object, api_version: &str) -> Result<Object, Status> {
     if object.api_version() == api_version {
         return Ok(object);
     }
-    let version = GroupVersion::parse(api_version)
-        .ok_or_else(|| Status::internal(format!("{api_version:?} is not an apiVersion")))?;
-    let to = version.with_kind(&kind.kind);
-    match kind.stored.as_ref().and_then(|storage| storage.convert) {
+    let to = in_version(kind, api_version)?;
+    match row(&to).or(row(&kind.gvk())).and_then(|row| row.stored.as_ref()?.convert) {
         Some(convert) => convert(object, &to),
-        None => {
-            let mut object = object;
-            object.set_gvk(&to);
-            Ok(object)
+        // The row of the version it comes from may have what the storage version's own row has not.
+        None => match object.gvk().and_then(|from| row(&from)).and_then(|row| row.stored.as_ref()?.convert) {
+            Some(convert) => convert(object, &to),
+            None => {
+                object.set_gvk(&to);
+                Ok(object)
+            }
+        },
+    }
+}
+
+fn in_version(kind: &Kind, api_version: &str) -> Result<GroupVersionKind, Status> {
+    let version = GroupVersion::parse(api_version);
+    let version = version.ok_or_else(|| Status::internal(format!("{api_version:?} is not an apiVersion")))?;
+    Ok(version.with_kind(&kind.kind))
+}
+
+fn row(gvk: &GroupVersionKind) -> Option<Arc<Kind>> {
+    api::builtin().by_gvk(gvk).cloned()
+}
+
+/// The bytes that go over the wire. The common case goes straight from stored to served bytes, without a tree.
+pub fn serve(stored: &Stored, api_version: &str, media: Media) -> Result<Bytes, Status> {
+    let version = stored.revision.to_string();
+    let own_version = stored.kind.group_version().to_string() == api_version;
+    match (own_version, stored.media, media) {
+        (true, Media::Protobuf, Media::Json) => codec::serve_json(&stored.kind.schema, &stored.bytes, &version),
+        (true, Media::Protobuf, Media::Protobuf) => codec::serve_proto(&stored.bytes, &version),
+        _ => {
+            let object = stored.object(api_version)?;
+            let row = row(&in_version(&stored.kind, api_version)?).unwrap_or_else(|| stored.kind.clone());
+            match media {
+                Media::Json => Ok(codec::json(&row.schema, &object).into()),
+                Media::Protobuf => codec::proto(&row.schema, &object).map(Bytes::from),
+            }
         }
     }
 }
 
-/// The bytes that go over the wire.
-pub fn serve(stored: &Stored, api_version: &str, media: Media) -> Result<Bytes, Status> {
-    let object = stored.object(api_version)?;
-    match media {
-        Media::Json => serde_json::to_vec(&object).map(Bytes::from).map_err(Status::internal),
-        Media::Protobuf => Err(Status::not_acceptable("protobuf is not written yet; ask for application/json")),
-    }
-}
-
 /// The stored form of an object in its storage version: what the store keeps, without `resourceVersion`.
-pub fn encode(_kind: &Kind, object: &Object) -> Result<Bytes, Status> {
-    let mut object = object.clone();
-    object.set_meta("resourceVersion", serde_json::Value::Null);
-    serde_json::to_vec(&object).map(Bytes::from).map_err(Status::internal)
+pub fn encode(kind: &Kind, object: &mut Object) -> Result<Bytes, Status> {
+    let version = object.map_at(&["metadata"]).remove("resourceVersion");
+    let encoded = if kind.protobuf {
+        codec::proto(&kind.schema, object).map(Bytes::from)
+    } else {
+        Ok(codec::json(&kind.schema, object).into())
+    };
+    object.set_meta("resourceVersion", version.unwrap_or(Value::Null));
+    encoded
 }
