@@ -154,3 +154,41 @@ fn parse_gvk(text: &str) -> Option<GroupVersionKind> {
     let (gv, kind) = text.rsplit_once('/')?;
     Some(GroupVersion::parse(gv)?.with_kind(kind))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_kind_is_a_whole_row() {
+        let kinds = builtin();
+        assert!(kinds.iter().count() >= 100);
+        for kind in kinds.iter() {
+            let gvk = kind.gvk();
+            assert!(!kind.schema.fields.is_empty(), "{gvk} has no schema");
+            assert_eq!(kinds.by_gvk(&gvk).map(|row| row.gvk()), Some(gvk.clone()));
+            assert_eq!(kinds.by_gvr(&kind.gvr()).map(|row| row.gvk()), Some(gvk.clone()));
+            if let Some(stored) = &kind.stored {
+                assert!(!stored.key_segment.is_empty());
+                assert!(crate::codec::schema_for(&stored.kind).is_some(), "{gvk} is stored as {}", stored.kind);
+                assert_eq!(stored.convert.is_some(), stored.kind != gvk);
+            }
+            for subresource in &kind.subresources {
+                assert!(crate::codec::schema_for(&subresource.kind).is_some(), "{gvk} {}", subresource.name);
+            }
+        }
+    }
+
+    #[test]
+    fn betas_are_in_the_table_and_not_served() {
+        let table = KindsTable::served_by_default();
+        let served = table.load();
+        assert!(served.iter().all(|kind| !kind.version.contains("alpha") && !kind.version.contains("beta")));
+        let pods = GroupVersionResource::new("", "v1", "pods");
+        assert_eq!(served.by_gvr(&pods).unwrap().short_names, [Arc::from("po")]);
+        table.update(|kinds| kinds.with(|kind| kind.plural.as_ref() != "pods", Vec::new()));
+        assert!(table.load().by_gvr(&pods).is_none() && served.by_gvr(&pods).is_some());
+        let claims = GroupResource::new("resource.k8s.io", "resourceclaims");
+        assert_eq!(builtin().by_group_resource(&claims).count(), 3);
+    }
+}

@@ -91,7 +91,12 @@ func writeKind(w *bufio.Writer, t *table, gv schema.GroupVersion, r metav1.APIRe
 	}
 	storage, segment := "-", "-"
 	if r.StorageVersionHash != "" {
-		storage = apiVersion(byHash[r.StorageVersionHash])
+		// A hash of a version that is served no more (custom resource definitions keep one) stands for the version served.
+		stored, ok := byHash[r.StorageVersionHash]
+		if !ok {
+			stored = gv.WithKind(r.Kind)
+		}
+		storage = apiVersion(stored)
 		segment = r.Name
 		if special, ok := segments[gv.Group+"/"+r.Name]; ok {
 			segment = special
