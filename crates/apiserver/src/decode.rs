@@ -160,7 +160,10 @@ mod tests {
         let (object, warnings) = read_as(yaml, Format::Yaml, "Warn").unwrap();
         assert_eq!((object.str_at(&["spec", "nodeName"]), warnings.len()), ("here", 1));
         let wrong = read(r#"{"spec":{"containers":"x"}}"#).unwrap_err();
-        assert!(wrong.starts_with(r#"Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal string"#), "{wrong}");
+        assert!(
+            wrong.starts_with(r#"Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal string"#),
+            "{wrong}"
+        );
     }
 
     #[test]

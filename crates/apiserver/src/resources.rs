@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::Kind;
 use client::Verb;
 use http::StatusCode;
-use meta::{GroupVersionKind, Status};
+use meta::{FieldSelector, GroupVersionKind, Status};
 
 use crate::chain::{Call, Front};
 use crate::context::Context;
@@ -36,7 +36,7 @@ pub async fn serve(front: &Front, call: &mut Call) -> Result<Response, Status> {
     let verb = verb(&kind, &info)?;
     let target = Target {
         namespace: if kind.namespaced() { info.namespace.clone() } else { String::new() },
-        name: if info.names_one_object() || verb == Verb::Create { info.name.clone() } else { String::new() },
+        name: if verb == Verb::Watch || !info.names_one_object() { String::new() } else { info.name.clone() },
         subresource: info.subresource.clone(),
         kind,
     };
@@ -120,10 +120,23 @@ async fn stream(front: &Front, call: &mut Call, kind: &Kind, info: &RequestInfo)
 }
 
 async fn proxied(front: &Front, call: &mut Call, info: &RequestInfo) -> Result<Response, Status> {
+    if info.rest.is_none() && info.verb == "get" && !call.received.wants_upgrade() {
+        return with_trailing_slash(&call.received.parts.uri);
+    }
     let backend = front.proxy.target(&info.resource, &info.namespace, &info.name).await?;
     let query = call.received.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("/{}{query}", raw_rest(call.received.parts.uri.path(), info));
     front.proxy.forward(&mut call.received, &backend, &path).await
+}
+
+/// Relative links of a proxied page only work below a path that ends in a slash.
+fn with_trailing_slash(uri: &http::Uri) -> Result<Response, Status> {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = http::HeaderValue::from_str(&format!("{}/{query}", uri.path())).map_err(Status::internal)?;
+    let mut response = Response::new(crate::http::Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(http::header::LOCATION, location);
+    Ok(response)
 }
 
 /// What follows `proxy/` in the path as it was sent: decoding and encoding again could change its meaning.
@@ -134,7 +147,12 @@ fn raw_rest<'a>(path: &'a str, info: &RequestInfo) -> &'a str {
 }
 
 async fn read(front: &Front, call: &Call, verb: Verb, target: &Target) -> Result<Response, Status> {
-    let cx = call.context(verb, options::parse(&call.received.query, verb, None)?);
+    let mut options = options::parse(&call.received.query, verb, None)?;
+    if verb == Verb::Watch && options.field_selector.is_empty() && !call.info.name.is_empty() {
+        // A watch on one object, spelled as a path.
+        options.field_selector = FieldSelector::equals("metadata.name", &call.info.name).to_string();
+    }
+    let cx = call.context(verb, options);
     let view = view(front, call, target);
     match verb {
         Verb::Watch => {

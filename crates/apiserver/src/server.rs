@@ -66,7 +66,8 @@ impl ApiServer {
     /// rules.
     pub async fn start(config: Config) -> Result<Arc<Self>, Status> {
         let listener = TcpListener::bind(config.listen).await;
-        let listener = listener.map_err(|error| Status::internal(format!("cannot listen on {}: {error}", config.listen)))?;
+        let listener =
+            listener.map_err(|error| Status::internal(format!("cannot listen on {}: {error}", config.listen)))?;
         let address = listener.local_addr().map_err(Status::internal)?;
 
         let reader = Arc::new(RegistryReader::default());
@@ -77,18 +78,23 @@ impl ApiServer {
 
         let virtuals = reviews::all(&authentication, &authorizer);
         let (clock, tasks) = (config.clock.clone(), config.tasks.clone());
-        let registry = Registry::start(config.registry, virtuals, authorizer.clone(), clock.clone(), tasks.clone()).await?;
+        let registry =
+            Registry::start(config.registry, virtuals, authorizer.clone(), clock.clone(), tasks.clone()).await?;
         reader.bind(registry.clone());
         let pending = feed::start(&registry, &rbac, &node, &clock, &tasks);
 
         let health = Arc::new(Health::default());
-        health.add("poststarthook/rbac/bootstrap-roles", Concerns::Readiness, Arc::new(move || {
-            if pending.is_synced() { Ok(()) } else { Err("rules are still being read".into()) }
-        }));
+        health.add(
+            "poststarthook/rbac/bootstrap-roles",
+            Concerns::Readiness,
+            Arc::new(move || if pending.is_synced() { Ok(()) } else { Err("rules are still being read".into()) }),
+        );
         let stopping = tasks.token();
-        health.add("shutdown", Concerns::Readiness, Arc::new(move || {
-            if stopping.is_cancelled() { Err("process is shutting down".into()) } else { Ok(()) }
-        }));
+        health.add(
+            "shutdown",
+            Concerns::Readiness,
+            Arc::new(move || if stopping.is_cancelled() { Err("process is shutting down".into()) } else { Ok(()) }),
+        );
         let front = Arc::new(Front {
             registry,
             authentication,
@@ -140,7 +146,11 @@ fn authentication(config: &Config, reader: &Arc<RegistryReader>) -> Authenticati
     let clock = config.clock.clone();
     Authentication {
         tokens: vec![
-            Arc::new(ServiceAccounts { verifier: config.verifier.clone(), reader: reader.clone(), clock: clock.clone() }),
+            Arc::new(ServiceAccounts {
+                verifier: config.verifier.clone(),
+                reader: reader.clone(),
+                clock: clock.clone(),
+            }),
             Arc::new(BootstrapTokens { reader: reader.clone(), clock }),
         ],
     }

@@ -74,14 +74,21 @@ impl ServiceAccounts {
         Ok(())
     }
 
-    async fn check_bound(&self, resource: &str, what: &str, namespace: &str, bound: Option<&Bound>) -> Result<(), String> {
+    async fn check_bound(
+        &self,
+        resource: &str,
+        what: &str,
+        namespace: &str,
+        bound: Option<&Bound>,
+    ) -> Result<(), String> {
         let Some(bound) = bound else { return Ok(()) };
         let stamp = self.stamp(resource, namespace, &bound.name).await?;
         match stamp {
             Some(stamp) if !self.is_long_gone(&stamp) && stamp.uid == bound.uid => Ok(()),
-            Some(stamp) if stamp.uid != bound.uid => {
-                Err(format!("{what} UID ({}) does not match service account {what} ref claim ({})", stamp.uid, bound.uid))
-            }
+            Some(stamp) if stamp.uid != bound.uid => Err(format!(
+                "{what} UID ({}) does not match service account {what} ref claim ({})",
+                stamp.uid, bound.uid
+            )),
             _ => Err("service account token has been invalidated".into()),
         }
     }
@@ -149,7 +156,11 @@ mod tests {
         };
         let reader = FakeReader::default()
             .with("", "serviceaccounts", json!({"metadata": {"name": "s", "namespace": "a", "uid": "su"}}))
-            .with("", "pods", json!({"metadata": {"name": "p", "namespace": "a", "uid": "pu", "deletionTimestamp": deleted}}));
+            .with(
+                "",
+                "pods",
+                json!({"metadata": {"name": "p", "namespace": "a", "uid": "pu", "deletionTimestamp": deleted}}),
+            );
         let clock = Clock::simulated("2026-01-01T00:02:00Z".parse().unwrap());
         ServiceAccounts { verifier: Arc::new(Fixed(claims)), reader: Arc::new(reader), clock }
     }

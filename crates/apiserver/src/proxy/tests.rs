@@ -105,12 +105,24 @@ async fn lab(agent_trusted: bool) -> Lab {
     listen::serve(agent, agent_tls, Arc::new(Agent { tasks: tasks.child() }), &tasks);
     let node_tls = if agent_trusted { trusting(agent_certificate) } else { trusting(server_tls().1) };
     let reader = FakeReader::default()
-        .with("", "pods", json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {
-            "nodeName": "n", "containers": [{"name": "x"}, {"name": "broken"}]}}))
-        .with("", "pods", json!({"metadata": {"name": "unbound", "namespace": "a"}, "spec": {"containers": [{"name": "x"}]}}))
-        .with("", "nodes", json!({"metadata": {"name": "n"}, "status": {
+        .with(
+            "",
+            "pods",
+            json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {
+            "nodeName": "n", "containers": [{"name": "x"}, {"name": "broken"}]}}),
+        )
+        .with(
+            "",
+            "pods",
+            json!({"metadata": {"name": "unbound", "namespace": "a"}, "spec": {"containers": [{"name": "x"}]}}),
+        )
+        .with(
+            "",
+            "nodes",
+            json!({"metadata": {"name": "n"}, "status": {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": agent_port}}}}));
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": agent_port}}}}),
+        );
     let proxy = Proxy {
         reader: Arc::new(reader),
         node_tls,

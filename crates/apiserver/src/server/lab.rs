@@ -40,10 +40,8 @@ impl Lab {
         let roots = Arc::new(roots(&authority));
         let (chain, key) = issue(&authority, "kube-apiserver", &[], Some("127.0.0.1"));
         let verifier = WebPkiClientVerifier::builder(roots.clone()).allow_unauthenticated().build().unwrap();
-        let mut tls = rustls::ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .unwrap();
+        let mut tls =
+            rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),

@@ -36,7 +36,8 @@ fn body(answer: &str) -> Value {
 fn status(answer: &str) -> (u16, String) {
     let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{answer:?}"));
     let text = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-    let message = serde_json::from_str::<Value>(text).ok().and_then(|body| body["message"].as_str().map(str::to_string));
+    let message =
+        serde_json::from_str::<Value>(text).ok().and_then(|body| body["message"].as_str().map(str::to_string));
     (code, message.unwrap_or_else(|| text.trim_end().to_string()))
 }
 
@@ -74,14 +75,20 @@ async fn answers_come_in_the_format_and_shape_asked_for() {
     assert!(list.contains(r#""items":[{"metadata":{"name":"one""#) && list.ends_with("]}\n"), "{list}");
     let table = lab.get(CONFIG_MAPS, "accept: application/json;as=Table;v=v1;g=meta.k8s.io,application/json\r\n").await;
     let table = body(&table);
-    assert_eq!((&table["kind"], &table["rows"][0]["object"]["kind"]), (&json!("Table"), &json!("PartialObjectMetadata")));
+    assert_eq!(
+        (&table["kind"], &table["rows"][0]["object"]["kind"]),
+        (&json!("Table"), &json!("PartialObjectMetadata"))
+    );
     assert_eq!(table["rows"][0]["cells"][0], "one");
     let partial = "accept: application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io\r\n";
     let partial = body(&lab.get(CONFIG_MAPS, partial).await);
     assert_eq!(partial["items"][0]["kind"], "PartialObjectMetadata");
     assert!(partial["items"][0].get("data").is_none());
     let yaml = lab.get(&format!("{CONFIG_MAPS}/one"), "accept: application/yaml\r\n").await;
-    assert!(yaml.contains("content-type: application/yaml") && yaml.contains("\ndata:\n  a: '1'\nkind: ConfigMap\n"), "{yaml}");
+    assert!(
+        yaml.contains("content-type: application/yaml") && yaml.contains("\ndata:\n  a: '1'\nkind: ConfigMap\n"),
+        "{yaml}"
+    );
     let pretty = lab.get(&format!("{CONFIG_MAPS}/one?pretty=true"), "").await;
     assert!(pretty.contains("{\n  \"kind\": \"ConfigMap\",\n"), "{pretty}");
     let protobuf = lab.get(&format!("{CONFIG_MAPS}/one"), "accept: application/vnd.kubernetes.protobuf\r\n").await;
@@ -95,7 +102,8 @@ async fn refusals_are_upstreams() {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert_eq!(status(&lab.raw(lab.anonymous_tls(), &get("/api/v1/pods")).await), (401, "Unauthorized".into()));
     let denied = lab.raw(lab.tls("someone", &[]), &get("/api/v1/namespaces/default/pods")).await;
-    let told = r#"pods is forbidden: User "someone" cannot list resource "pods" in API group "" in the namespace "default""#;
+    let told =
+        r#"pods is forbidden: User "someone" cannot list resource "pods" in API group "" in the namespace "default""#;
     assert_eq!(status(&denied), (403, told.into()));
     let nothing = "the server could not find the requested resource";
     for (path, headers, expected) in [
@@ -107,7 +115,10 @@ async fn refusals_are_upstreams() {
         (
             CONFIG_MAPS,
             "accept: text/html\r\n",
-            (406, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+            (
+                406,
+                "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ),
         ),
     ] {
         let answer = lab.get(path, headers).await;
@@ -168,10 +179,7 @@ async fn a_role_binding_takes_effect_and_reviews_say_so() {
         }
     };
     let answer = tokio::time::timeout(Duration::from_secs(20), allowed).await.unwrap();
-    assert_eq!(
-        answer["status"]["reason"],
-        r#"RBAC: allowed by RoleBinding "b/default" of Role "r" to User "someone""#
-    );
+    assert_eq!(answer["status"]["reason"], r#"RBAC: allowed by RoleBinding "b/default" of Role "r" to User "someone""#);
     let list = format!("GET {CONFIG_MAPS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert_eq!(status(&lab.raw(lab.tls("someone", &[]), &list).await).0, 200);
     lab.tasks.shutdown().await;
@@ -187,4 +195,56 @@ async fn the_door_inside_the_process_is_authorized_like_any_other() {
     assert_eq!(refused.code, 403);
     assert!(refused.message.contains(r#"User "nobody" cannot get resource "configmaps""#), "{refused}");
     lab.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn impersonation_changes_who_asks_and_a_wrong_token_is_nobody() {
+    let lab = Lab::start().await;
+    let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let post = |headers: &str| {
+        format!(
+            "POST {reviews} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-type: {JSON}\r\ncontent-length: 2\r\n\r\n{{}}"
+        )
+    };
+    let admin = || lab.tls("admin", &["system:masters"]);
+    let taken_on = "impersonate-user: system:serviceaccount:a:b\r\n";
+    // Anybody with a credential may ask who they are, through a default role; an impersonated administrator surely may.
+    let masters = format!("{taken_on}impersonate-group: system:masters\r\n");
+    let answer = lab.raw(admin(), &post(&masters)).await;
+    assert_eq!(body(&answer)["status"]["userInfo"]["username"], "system:serviceaccount:a:b", "{answer}");
+    let refused = lab.raw(lab.tls("someone", &[]), &post(taken_on)).await;
+    assert!(status(&refused).1.contains("cannot impersonate resource \"serviceaccounts\""), "{refused}");
+    for token in ["x", "abcdef.0123456789abcdef", "a.b.c"] {
+        let answer = lab.raw(lab.anonymous_tls(), &post(&format!("authorization: Bearer {token}\r\n"))).await;
+        assert_eq!(status(&answer).0, 401, "{token}");
+    }
+    lab.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_watch_is_a_stream_of_lines_that_ends_with_the_server() {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let lab = Lab::start().await;
+    let socket = tokio::net::TcpStream::connect(lab.server.address()).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let tls = std::sync::Arc::new(lab.tls("admin", &["system:masters"]));
+    let mut stream = tokio_rustls::TlsConnector::from(tls).connect(name, socket).await.unwrap();
+    let request = format!("GET {CONFIG_MAPS}/one?watch=true HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "HTTP/1.1 200 OK");
+    for name in ["other", "one"] {
+        let made = format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
+        assert_eq!(status(&lab.send("POST", CONFIG_MAPS, JSON, &made).await).0, 201);
+    }
+    let named = loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if line.contains("\"name\"") {
+            break line;
+        }
+    };
+    assert!(named.contains(r#""name":"one""#), "{named}");
+    let stopping = tokio::spawn(async move { lab.tasks.shutdown().await });
+    while let Ok(Some(_)) = lines.next_line().await {}
+    tokio::time::timeout(Duration::from_secs(10), stopping).await.unwrap().unwrap();
 }
