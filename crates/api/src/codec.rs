@@ -137,7 +137,7 @@ fn with_resource_version(message: &[u8], resource_version: &str) -> Result<Vec<u
     const METADATA: u32 = 1;
     const RESOURCE_VERSION: u32 = 6;
     let mut reader = Reader::new(message, 0);
-    let Some((METADATA, Payload::Bytes(metadata))) = reader.next()? else {
+    let Some((METADATA, Payload::Bytes(metadata))) = reader.field()? else {
         return Ok(message.to_vec());
     };
     let rest = reader.at();
@@ -145,7 +145,7 @@ fn with_resource_version(message: &[u8], resource_version: &str) -> Result<Vec<u
     wire::put_message(&mut out, METADATA, |out| {
         let mut reader = Reader::new(metadata, 0);
         let (mut from, mut written) = (0, false);
-        while let Some((number, _)) = reader.next()? {
+        while let Some((number, _)) = reader.field()? {
             if number >= RESOURCE_VERSION && !written {
                 wire::put_bytes(out, RESOURCE_VERSION, resource_version.as_bytes());
                 written = true;

@@ -18,7 +18,7 @@ impl<'a> Envelope<'a> {
         let unknown = bytes.strip_prefix(MAGIC).ok_or(WireError::NotEnvelope)?;
         let mut envelope = Envelope { api_version: "", kind: "", raw: &[] };
         let mut reader = Reader::new(unknown, 0);
-        while let Some((number, payload)) = reader.next()? {
+        while let Some((number, payload)) = reader.field()? {
             match (number, payload) {
                 (1, Payload::Bytes(type_meta)) => envelope.read_type_meta(type_meta)?,
                 (2, Payload::Bytes(raw)) => envelope.raw = raw,
@@ -30,7 +30,7 @@ impl<'a> Envelope<'a> {
 
     fn read_type_meta(&mut self, bytes: &'a [u8]) -> Result<(), WireError> {
         let mut reader = Reader::new(bytes, 0);
-        while let Some((number, payload)) = reader.next()? {
+        while let Some((number, payload)) = reader.field()? {
             let text = std::str::from_utf8(payload.bytes()).map_err(|_| WireError::NotText("typeMeta".into()))?;
             match number {
                 1 => self.api_version = text,

@@ -120,7 +120,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         self.sink.key(&field.json);
         self.sink.begin_list();
         let mut reader = Reader::new(&bytes[..span.end], span.first);
-        while let Some((number, payload)) = reader.next()? {
+        while let Some((number, payload)) = reader.field()? {
             match payload {
                 _ if number != field.number => {}
                 Payload::Bytes(packed) if is_packable(inner) => self.packed(field, inner, packed, depth)?,
@@ -141,7 +141,7 @@ impl<S: Sink> Walk<'_, '_, S> {
             }
             let mut tagged = vec![0x08];
             tagged.extend_from_slice(&packed[at..=end]);
-            if let Some((_, payload)) = Reader::new(&tagged, 0).next()? {
+            if let Some((_, payload)) = Reader::new(&tagged, 0).field()? {
                 self.value(field, inner, Some(payload), depth)?;
             }
             at = end + 1;
@@ -163,7 +163,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         };
         let mut entries: SmallVec<[(&str, Option<Payload<'_>>); 16]> = SmallVec::new();
         let mut reader = Reader::new(&bytes[..span.end], span.first);
-        while let Some((number, payload)) = reader.next()? {
+        while let Some((number, payload)) = reader.field()? {
             if number == field.number {
                 entries.push(entry(field, payload.bytes())?);
             }
@@ -287,7 +287,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         };
         self.sink.begin_list();
         let mut reader = Reader::new(&bytes[..span.end], span.first);
-        while let Some((number, payload)) = reader.next()? {
+        while let Some((number, payload)) = reader.field()? {
             if number == field.number {
                 self.value(field, inner, Some(payload), depth + 1)?;
             }
@@ -335,7 +335,7 @@ fn spans(schema: &Schema, bytes: &[u8]) -> Result<SmallVec<[Option<Span>; 32]>, 
     let mut reader = Reader::new(bytes, 0);
     loop {
         let at = reader.at();
-        let Some((number, _)) = reader.next()? else { return Ok(spans) };
+        let Some((number, _)) = reader.field()? else { return Ok(spans) };
         if let Some(index) = schema.index_of_number(number) {
             let first = spans[index].map_or(at, |span| span.first);
             spans[index] = Some(Span { first, end: reader.at() });
@@ -347,7 +347,7 @@ fn spans(schema: &Schema, bytes: &[u8]) -> Result<SmallVec<[Option<Span>; 32]>, 
 fn last<'a>(field: &Field, bytes: &'a [u8], span: Span) -> Result<Option<Payload<'a>>, WireError> {
     let mut found = None;
     let mut reader = Reader::new(&bytes[..span.end], span.first);
-    while let Some((number, payload)) = reader.next()? {
+    while let Some((number, payload)) = reader.field()? {
         if number == field.number {
             found = Some(payload);
         }
@@ -358,7 +358,7 @@ fn last<'a>(field: &Field, bytes: &'a [u8], span: Span) -> Result<Option<Payload
 fn entry<'a>(field: &Field, bytes: &'a [u8]) -> Result<(&'a str, Option<Payload<'a>>), WireError> {
     let (mut key, mut value) = ("", None);
     let mut reader = Reader::new(bytes, 0);
-    while let Some((number, payload)) = reader.next()? {
+    while let Some((number, payload)) = reader.field()? {
         match number {
             1 => key = text(field, payload.bytes())?,
             2 => value = Some(payload),
@@ -398,7 +398,7 @@ fn is_zero(ty: &Type, payload: Option<Payload<'_>>) -> bool {
 
 fn is_zero_message(schema: &Schema, bytes: &[u8]) -> bool {
     let mut reader = Reader::new(bytes, 0);
-    while let Ok(Some((number, payload))) = reader.next() {
+    while let Ok(Some((number, payload))) = reader.field() {
         let Some(index) = schema.index_of_number(number) else { continue };
         let field = &schema.fields[index];
         if field.pointer || matches!(field.ty, Type::List(_) | Type::Map(_)) || !is_zero(&field.ty, Some(payload)) {

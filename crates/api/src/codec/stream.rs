@@ -158,7 +158,7 @@ pub fn read_proto_list(bytes: &[u8]) -> Result<(Value, Vec<Vec<u8>>), WireError>
     let item_kind = list.kind.strip_suffix("List").unwrap_or(list.kind);
     let (mut metadata, mut items) = (Value::Null, Vec::new());
     let mut reader = wire::Reader::new(list.raw, 0);
-    while let Some((number, payload)) = reader.next()? {
+    while let Some((number, payload)) = reader.field()? {
         match number {
             1 => metadata = read_list_meta(payload.bytes())?,
             2 => items.push(envelope::write(list.api_version, item_kind, payload.bytes())),

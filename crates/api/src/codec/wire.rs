@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and value; none at the end.
-    pub fn next(&mut self) -> Result<Option<(u32, Payload<'a>)>, WireError> {
+    pub fn field(&mut self) -> Result<Option<(u32, Payload<'a>)>, WireError> {
         if self.at >= self.bytes.len() {
             return Ok(None);
         }
@@ -101,7 +101,7 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 /// The first payload of this number in a message; none when there is none.
 pub fn find(bytes: &[u8], wanted: u32) -> Result<Option<Payload<'_>>, WireError> {
     let mut reader = Reader::new(bytes, 0);
-    while let Some((number, payload)) = reader.next()? {
+    while let Some((number, payload)) = reader.field()? {
         if number == wanted {
             return Ok(Some(payload));
         }

@@ -48,10 +48,9 @@ pub fn to_v2(autoscaler: &mut Object) {
     autoscaler.set(&["spec", "metrics"], metrics);
     let mut current: Vec<Value> =
         annotated_list(autoscaler, CURRENT_METRICS).iter().map(|metric| nest(metric, "current")).collect();
-    if let Some(percent) = autoscaler.remove(&["status", "currentCPUUtilizationPercentage"]) {
-        if current.is_empty() {
-            current.push(cpu_metric("current", json!({"averageUtilization": percent})));
-        }
+    let percent = autoscaler.remove(&["status", "currentCPUUtilizationPercentage"]);
+    if let Some(percent) = percent.filter(|_| current.is_empty()) {
+        current.push(cpu_metric("current", json!({"averageUtilization": percent})));
     }
     if !current.is_empty() {
         autoscaler.set(&["status", "currentMetrics"], current);
@@ -100,8 +99,11 @@ fn cpu_percent(metric: &Value, half: &str) -> Option<i64> {
     (resource.get("name").and_then(Value::as_str) == Some("cpu")).then_some(percent)
 }
 
-/// For each source of metrics: the name in v1 (`?` stands for `target` or `current`) and the place in v2.
-const SOURCES: [(&str, &[(&str, &[&str])]); 5] = [
+/// The name of a field in v1 (`?` stands for `target` or `current`) and its place in v2.
+type Renamed = (&'static str, &'static [&'static str]);
+
+/// The fields of each source of metrics.
+const SOURCES: [(&str, &[Renamed]); 5] = [
     (
         "object",
         &[
