@@ -10,6 +10,7 @@
 //! installed on this machine, and root is not needed.
 
 mod compile;
+mod hostile;
 mod oci;
 mod recipes;
 mod registry_tree;
@@ -52,8 +53,8 @@ pub fn build_all() -> Result<Vec<Built>> {
     let blobs = oci::Blobs::at(&cache)?;
     for layer in layers.iter().filter(|layer| !blobs.has_layer(&layer.key())) {
         step(&format!("making image layer {}", layer.name), || {
-            let tree = layer.make(&cache)?;
-            blobs.store_layer(&layer.key(), &tree, layer.compression)
+            let tar = layer.make(&cache)?;
+            blobs.store_layer(&layer.key(), tar, layer.compression)
         })?;
     }
     recipes::images().iter().map(|image| blobs.assemble(image, &layers)).collect()

@@ -9,7 +9,7 @@ mod kube;
 mod runner;
 mod watch;
 
-pub use http::{Forward, get};
+pub use http::{Forward, Request, get};
 pub use kube::{Kube, lab_node};
 pub use runner::{Story, run_all};
 pub use watch::Follow;

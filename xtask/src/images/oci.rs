@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::recipes::{Compression, Format, Image, Layer};
-use super::tree::Tree;
 
 /// A piece of content in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,9 +65,7 @@ impl Blobs {
         self.layer(key).is_ok_and(|record| self.path(&record.blob.digest).exists())
     }
 
-    pub fn store_layer(&self, key: &str, tree: &Tree, compression: Compression) -> Result<()> {
-        let mut tar = Vec::new();
-        tree.write_tar(&mut tar)?;
+    pub fn store_layer(&self, key: &str, tar: Vec<u8>, compression: Compression) -> Result<()> {
         let diff_id = digest_of(&tar);
         let gzip = compression == Compression::Gzip;
         let packed = if gzip { gzipped(&tar)? } else { tar };
@@ -222,6 +219,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::images::recipes::Start;
+    use crate::images::tree::Tree;
 
     const IMAGE: Image = Image {
         name: "x:1",
@@ -244,9 +242,9 @@ mod tests {
         let blobs = Blobs::at(dir).unwrap();
         let layers = crate::images::recipes::layers();
         let pause = layers.iter().find(|layer| layer.name == "pause").unwrap();
-        let mut tree = Tree::default();
-        tree.file("x", 0o755, "program");
-        blobs.store_layer(&pause.key(), &tree, Compression::Gzip).unwrap();
+        let mut tar = Vec::new();
+        Tree::default().file("x", 0o755, "program").write_tar(&mut tar).unwrap();
+        blobs.store_layer(&pause.key(), tar, Compression::Gzip).unwrap();
         let image = Image { format, start: Start { ..IMAGE.start }, ..IMAGE };
         let built = blobs.assemble(&image, &layers).unwrap();
         (blobs, built)

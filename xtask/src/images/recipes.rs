@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::compile;
+use super::hostile;
 use super::tree::Tree;
 use crate::apt::Apt;
 use crate::upstream;
@@ -32,22 +33,37 @@ pub enum Format {
 pub struct Layer {
     pub name: &'static str,
     pub compression: Compression,
-    make: fn(&Path) -> Result<Tree>,
+    make: Make,
+}
+
+enum Make {
+    /// Files, from packages and texts; the folder is the cache.
+    Files(fn(&Path) -> Result<Tree>),
+    /// An archive that no library would write.
+    Archive(Vec<u8>),
 }
 
 impl Layer {
     /// Names the layer's content in the cache.
     pub fn key(&self) -> String {
-        let parts = [self.name, include_str!("recipes.rs"), include_str!("compile.rs"), compile::PROGRAMS_TEXT];
+        let texts = [include_str!("recipes.rs"), include_str!("compile.rs"), include_str!("hostile.rs")];
+        let parts = [self.name, texts[0], texts[1], texts[2], compile::PROGRAMS_TEXT];
         let digest =
             parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
         let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         format!("{}-{short}", self.name)
     }
 
-    /// Makes the files; `cache` holds what was fetched and compiled before.
-    pub fn make(&self, cache: &Path) -> Result<Tree> {
-        (self.make)(cache).with_context(|| format!("making image layer {}", self.name))
+    /// Makes the archive; `cache` holds what was fetched and compiled before.
+    pub fn make(&self, cache: &Path) -> Result<Vec<u8>> {
+        match &self.make {
+            Make::Archive(tar) => Ok(tar.clone()),
+            Make::Files(make) => {
+                let mut tar = Vec::new();
+                let tree = make(cache).with_context(|| format!("making image layer {}", self.name))?;
+                tree.write_tar(&mut tar).map(|()| tar)
+            }
+        }
     }
 }
 
@@ -78,16 +94,21 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 #[rustfmt::skip]
 pub fn layers() -> Vec<Layer> {
     use Compression::{Gzip, None as Plain};
-    vec![
-        Layer { name: "busybox", compression: Gzip, make: busybox },
-        Layer { name: "debian", compression: Gzip, make: debian },
-        Layer { name: "nginx", compression: Gzip, make: nginx },
-        Layer { name: "redis", compression: Gzip, make: redis },
-        Layer { name: "stress", compression: Plain, make: stress },
-        Layer { name: "pause", compression: Gzip, make: pause },
-        Layer { name: "kubectl", compression: Gzip, make: kubectl },
-        Layer { name: "payment-service", compression: Gzip, make: payment_service },
-    ]
+    let files = |name, compression, make| Layer { name, compression, make: Make::Files(make) };
+    let mut layers = vec![
+        files("busybox", Gzip, busybox),
+        files("debian", Gzip, debian),
+        files("nginx", Gzip, nginx),
+        files("redis", Gzip, redis),
+        files("stress", Plain, stress),
+        files("pause", Gzip, pause),
+        files("kubectl", Gzip, kubectl),
+        files("payment-service", Gzip, payment_service),
+    ];
+    layers.extend(hostile::layers().into_iter().map(|hostile| {
+        Layer { name: hostile.name, compression: hostile::COMPRESSION, make: Make::Archive(hostile.tar) }
+    }));
+    layers
 }
 
 pub fn images() -> Vec<Image> {
@@ -155,6 +176,13 @@ pub fn images() -> Vec<Image> {
         },
         payment("payment-service:1.0", "1.0", &[PATH, "APP_VERSION=1.0"]),
         payment("payment-service:1.1", "1.1", &[PATH, "APP_VERSION=1.1"]),
+        hostile::image("hostile/climbing:1", "hostile/climbing", &["busybox", "climbing"]),
+        hostile::image("hostile/absolute:1", "hostile/absolute", &["busybox", "absolute"]),
+        hostile::image("hostile/through-link:1", "hostile/through-link", &["busybox", "through-link"]),
+        hostile::image("hostile/stealing:1", "hostile/stealing", &["busybox", "stealing"]),
+        hostile::image("hostile/device:1", "hostile/device", &["busybox", "device"]),
+        hostile::image("hostile/bomb:1", "hostile/bomb", &["busybox", "bomb"]),
+        hostile::image("hostile/garbage:1", "hostile/garbage", &["busybox", "garbage"]),
     ]
 }
 

@@ -13,16 +13,51 @@ const ANSWER_S_MAX: u64 = 10;
 
 /// Status and body of `GET path` at `address`.
 pub fn get(address: &str, path: &str) -> Result<(u16, String)> {
-    let limit = Duration::from_secs(seconds(ANSWER_S_MAX));
-    let resolved = address.to_socket_addrs()?.next().with_context(|| format!("{address} is no address"))?;
-    let mut stream =
-        TcpStream::connect_timeout(&resolved, limit).with_context(|| format!("connecting to {address}"))?;
-    stream.set_read_timeout(Some(limit))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").context("asking")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).with_context(|| format!("reading the answer of {address}"))?;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("{address} answered no HTTP: {answer:?}") };
+    Request { method: "GET", path, content_type: "", body: &[] }.send(address)
+}
+
+/// A request as it goes over the wire.
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// Left out when empty.
+    pub content_type: &'a str,
+    pub body: &'a [u8],
+}
+
+impl Request<'_> {
+    /// Sends it on a connection of its own; status and body of the answer.
+    pub fn send(&self, address: &str) -> Result<(u16, String)> {
+        let limit = Duration::from_secs(seconds(ANSWER_S_MAX));
+        let resolved = address.to_socket_addrs()?.next().with_context(|| format!("{address} is no address"))?;
+        let mut stream =
+            TcpStream::connect_timeout(&resolved, limit).with_context(|| format!("connecting to {address}"))?;
+        stream.set_read_timeout(Some(limit))?;
+        // a server that refuses may hang up before it has read everything: what counts is its answer
+        let _ = stream.write_all(&self.head(address).into_bytes()).and_then(|()| stream.write_all(self.body));
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        if answer.is_empty() {
+            read.with_context(|| format!("reading the answer of {address}"))?;
+        }
+        understood(&String::from_utf8_lossy(&answer)).with_context(|| format!("{address} answered no HTTP"))
+    }
+
+    fn head(&self, address: &str) -> String {
+        let Self { method, path, content_type, body } = self;
+        let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n");
+        if !content_type.is_empty() {
+            head += &format!("Content-Type: {content_type}\r\n");
+        }
+        if *method != "GET" {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        head + "\r\n"
+    }
+}
+
+fn understood(answer: &str) -> Result<(u16, String)> {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("no head in {answer:?}") };
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
     Ok((status.with_context(|| format!("no status in {head:?}"))?, body.to_owned()))
 }
