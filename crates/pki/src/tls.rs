@@ -16,7 +16,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::UnixTime;
 
 use crate::{CertificateFacts, Issued, PkiError, Result, pem};
 
@@ -106,12 +108,16 @@ impl ResolvesClientCert for LiveCertificate {
 }
 
 /// A server's configuration; client certificates are checked against the authorities (PEM, one or more).
-pub fn server_config(certificate: Arc<LiveCertificate>, client_authorities_pem: &str) -> Result<Arc<ServerConfig>> {
+pub fn server_config(
+    certificate: Arc<LiveCertificate>,
+    client_authorities_pem: &str,
+    clock: &Clock,
+) -> Result<Arc<ServerConfig>> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(client_authorities_pem)?, provider())
         .allow_unauthenticated()
         .build()
         .map_err(|error| PkiError::malformed("client authority", error))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificate);
@@ -121,8 +127,12 @@ pub fn server_config(certificate: Arc<LiveCertificate>, client_authorities_pem: 
 
 /// A client's configuration: whom it trusts (PEM) and, if it has one, its certificate. Sets no application protocol: that
 /// is the HTTP client's to choose.
-pub fn client_config(authorities_pem: &str, certificate: Option<Arc<LiveCertificate>>) -> Result<Arc<ClientConfig>> {
-    let builder = ClientConfig::builder_with_provider(provider())
+pub fn client_config(
+    authorities_pem: &str,
+    certificate: Option<Arc<LiveCertificate>>,
+    clock: &Clock,
+) -> Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(authorities_pem)?);
     Ok(Arc::new(match certificate {
@@ -137,6 +147,17 @@ fn roots(authorities_pem: &str) -> Result<Arc<RootCertStore>> {
         roots.add(authority)?;
     }
     Ok(Arc::new(roots))
+}
+
+/// Dates are judged by our clock.
+#[derive(Debug)]
+struct ClockTime(Clock);
+
+impl TimeProvider for ClockTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
