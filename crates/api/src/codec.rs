@@ -65,11 +65,15 @@ pub fn schema_for(gvk: &GroupVersionKind) -> Option<SchemaRef> {
         return Some(kind.schema.clone());
     }
     let sibling = kinds.iter().find(|kind| kind.group == gvk.group && kind.version == gvk.version);
-    let in_group = sibling.and_then(|kind| {
-        let (package, _) = kind.schema.model.rsplit_once('.')?;
-        crate::schema::builtin(&format!("{package}.{}", gvk.kind))
-    });
-    in_group.or_else(|| crate::schema::builtin_by_go_name(&gvk.kind))
+    match sibling {
+        Some(kind) => {
+            let package = kind.schema.model.rsplit_once('.').map_or("", |(package, _)| package);
+            crate::schema::builtin(&format!("{package}.{}", gvk.kind))
+                .or_else(|| crate::schema::builtin_by_go_name(&gvk.kind))
+        }
+        None if gvk.group.as_ref() == "meta.k8s.io" => crate::schema::builtin_by_go_name(&gvk.kind),
+        None => None,
+    }
 }
 
 /// Reads JSON text as an object of the schema. The error message is upstream's for the body of a request.

@@ -47,7 +47,8 @@ pub fn manager_from_user_agent(user_agent: &str) -> String {
     printable[..end].to_string()
 }
 
-/// Records a create or update: call it with the object as it will be stored, after admission.
+/// Records a create or update: call it with defaults filled in and what the writer may not set already reset, before mutating
+/// admission, whose changes nobody owns.
 pub fn record(schema: &Schema, old: Option<&Object>, new: &mut Object, writer: &Writer<'_>) {
     let sent = new.0.get("metadata").and_then(|metadata| metadata.get("managedFields")).cloned();
     let reset = sent.as_ref().is_some_and(managers::is_reset);

