@@ -27,8 +27,10 @@ struct Index {
     roles: HashMap<ObjectKey, Arc<[Rule]>>,
     bindings: HashMap<ObjectKey, Arc<Binding>>,
     /// namespace -> subject -> bindings by name
-    by_subject: HashMap<Arc<str>, HashMap<Subject, BTreeMap<Arc<str>, Arc<Binding>>>>,
+    by_subject: HashMap<Arc<str>, HashMap<Subject, ByName>>,
 }
+
+type ByName = BTreeMap<Arc<str>, Arc<Binding>>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {

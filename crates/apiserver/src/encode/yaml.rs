@@ -127,14 +127,10 @@ fn is_plain(content: &str) -> bool {
     let Some(first) = content.chars().next() else { return false };
     let starts_well =
         first.is_alphanumeric() || matches!(first, '_' | '/' | '.' | '(' | '$' | '^' | '+' | ';' | '<' | '~');
-    let reads_as_number = first.is_ascii_digit() || matches!(first, '.' | '+' | '~');
-    starts_well
-        && !(reads_as_number && looks_special(content))
-        && !is_word(content)
-        && !content.ends_with([' ', ':'])
-        && !content.contains(": ")
-        && !content.contains(" #")
-        && content.chars().all(|letter| !letter.is_control())
+    let number_like = (first.is_ascii_digit() || matches!(first, '.' | '+' | '~')) && looks_special(content);
+    let misread = number_like || is_word(content) || content.ends_with([' ', ':']);
+    let punctuated = content.contains(": ") || content.contains(" #") || content.chars().any(char::is_control);
+    starts_well && !misread && !punctuated
 }
 
 /// Numbers in all their forms, times and dates: anything of digits and number punctuation only.
