@@ -226,7 +226,7 @@ pub struct Node {
     pub pods: Pods,
     pub routes: Routes,
     pub proxy: Proxy,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Node {
@@ -270,7 +270,7 @@ impl Node {
         });
         pods.assign(&[range]).unwrap();
         routes.apply(&[range], &[]).unwrap();
-        Node { name: name.into(), namespace, range, pods, routes, proxy, _folder: folder }
+        Node { name: name.into(), namespace, range, pods, routes, proxy, folder }
     }
 
     /// A node of its own, and a namespace outside the cluster that is wired to it: 192.0.2.1 and 192.0.2.100.
@@ -278,6 +278,12 @@ impl Node {
         let (namespace, outside) = (Namespace::new(), Namespace::new());
         namespace.wire("up0", "192.0.2.1/24", &outside, "up0", "192.0.2.100/24");
         (Node::new("n1", namespace, "10.42.1.0/24", "192.0.2.1", Overlay::Auto), outside)
+    }
+
+    /// The sandboxes that have a record on disk.
+    pub fn records(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path().join("sandboxes")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     pub fn sandbox(&self, id: &str, pod: &Namespace) -> SandboxNetwork {

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use cri::network::HostPort;
+use net::link::{Links, RouteOwner};
 
 use crate::lab::{Namespace, Node, udp_name};
 
@@ -67,6 +68,7 @@ fn a_failed_join_gives_everything_back() {
     let error = node.join(&sandbox).unwrap_err().to_string();
     assert!(error.starts_with("enter the pod's network namespace: "), "{error}");
     assert_eq!(node.namespace.devices(), before);
+    assert_eq!(node.records(), Vec::<String>::new());
     // Nor does a host port that is taken touch the one who has it.
     let taken = HostPort { protocol: "TCP".into(), container_port: 80, host_port: 8080, host_ip: String::new() };
     let mut other = node.sandbox("b", &pod);
@@ -97,7 +99,7 @@ fn host_ports_work_from_outside_from_the_node_and_from_the_pod_itself() {
     };
     sandbox.port_mappings =
         vec![port("TCP", 80, 8080, ""), port("TCP", 80, 9090, "127.0.0.1"), port("UDP", 53, 5353, "0.0.0.0")];
-    let ip = node.join(&sandbox).unwrap().ips[0];
+    node.join(&sandbox).unwrap();
     pod.serve("0.0.0.0:80", "a");
     pod.serve_udp("0.0.0.0:53", "a");
     assert_eq!(outside.ask("192.0.2.1:8080"), Ok("a 192.0.2.100".into()));
@@ -107,11 +109,22 @@ fn host_ports_work_from_outside_from_the_node_and_from_the_pod_itself() {
     assert_eq!(outside.ask("192.0.2.1:9090"), Err(ErrorKind::ConnectionRefused));
     assert_eq!(pod.ask_name("192.0.2.1:8080"), "a", "a pod reaches itself");
     assert_eq!(udp_name(&outside.udp("192.0.2.1:5353")), Ok("a".into()));
-    // The pods' devices route loopback for this, and must let nobody else in.
+}
+
+#[test]
+fn a_pod_cannot_reach_the_loopback_of_its_node() {
+    let (mut node, _outside) = Node::alone();
+    let (pod, _) = node.pod("a");
     node.namespace.serve("127.0.0.1:7000", "secret");
+    // A hostile pod takes loopback off its own stack and sends it to the node, whose device routes it for host ports' sake.
+    pod.run(|| {
+        let mut links = Links::open(RouteOwner::Pods).unwrap();
+        let loopback = links.index("lo").unwrap();
+        links.delete_address(loopback, "127.0.0.1".parse().unwrap(), 8).unwrap();
+        net::sysctl::set("ipv4/conf/all/route_localnet", "1").unwrap();
+    });
     pod.route("127.0.0.0/8", "169.254.1.1");
-    assert!(pod.ask(&format!("{ip}:80")).is_ok());
-    assert!(outside.ask("192.0.2.1:7000").is_err());
+    assert_eq!(pod.ask("127.0.0.1:7000"), Err(ErrorKind::TimedOut));
 }
 
 #[test]
