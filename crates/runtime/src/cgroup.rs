@@ -164,14 +164,20 @@ impl Hierarchies {
         self.folders(group).iter().try_for_each(|(_, folder)| fs::write(folder.join("cgroup.procs"), "0"))
     }
 
-    /// The processes in the group itself.
+    /// The processes in the group and those that its own processes have made below it.
     pub fn processes(&self, group: &str) -> io::Result<Vec<i32>> {
-        // Any tree will do, as all are joined alike.
-        let Some((_, folder)) = self.folders(group).pop() else { return Ok(Vec::new()) };
-        match fs::read_to_string(folder.join("cgroup.procs")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            other => Ok(other?.lines().filter_map(|line| line.parse().ok()).collect()),
+        let mut processes = Vec::new();
+        for (_, folder) in self.folders(group) {
+            for folder in with_those_below(&folder)? {
+                match fs::read_to_string(folder.join("cgroup.procs")) {
+                    Err(error) if is_gone(&error) => {}
+                    other => processes.extend(other?.lines().filter_map(|line| line.parse::<i32>().ok())),
+                }
+            }
         }
+        processes.sort_unstable();
+        processes.dedup();
+        Ok(processes)
     }
 
     /// Kills every process in the group, children that are being born included.
@@ -198,13 +204,15 @@ impl Hierarchies {
         Ok(())
     }
 
-    /// Removes the group from every tree; `Ok(false)` when processes or groups below still hold it.
+    /// Removes the group and those below it from every tree; `Ok(false)` when processes still hold one.
     pub fn remove(&self, group: &str) -> io::Result<bool> {
         for (_, folder) in self.folders(group) {
-            match fs::remove_dir(&folder) {
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(false),
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            for folder in with_those_below(&folder)? {
+                match fs::remove_dir(&folder) {
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(false),
+                    Err(error) if !is_gone(&error) => return Err(error),
+                    _ => {}
+                }
             }
         }
         Ok(true)
@@ -225,6 +233,32 @@ impl Hierarchies {
             .and_then(|folder| keyed(&folder.join(file), "oom_kill").ok().flatten())
             .unwrap_or(0)
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+/// A group's folder and all below it, the deepest first.
+fn with_those_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![folder.to_owned()];
+    let mut next = 0;
+    while next < found.len() {
+        match fs::read_dir(&found[next]) {
+            Err(error) if is_gone(&error) => {}
+            other => {
+                for entry in other? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_dir() {
+                        found.push(entry.path());
+                    }
+                }
+            }
+        }
+        next += 1;
+    }
+    found.reverse();
+    Ok(found)
 }
 
 /// How often [`Hierarchies::kill`] looks again for processes born meanwhile.

@@ -126,14 +126,17 @@ impl Runtime {
 
     /// The shim has ended: with us telling it to, or by accident, and then its pod is over.
     fn shim_gone(&self, sandbox: &Arc<Sandbox>) {
-        for container in self.containers_of(&sandbox.id) {
-            self.mark_lost(&container);
-        }
-        if sandbox.is_ready() {
+        let was_ready = sandbox.is_ready();
+        if was_ready {
             tracing::warn!(sandbox = sandbox.id, "the sandbox's shim has ended");
             if let Err(error) = sandbox.change(|record| record.ready = false) {
                 tracing::warn!(sandbox = sandbox.id, %error, "note sandbox");
             }
+        }
+        for container in self.containers_of(&sandbox.id) {
+            self.mark_lost(&container);
+        }
+        if was_ready {
             self.publish(Event::Stopped, sandbox, &sandbox.id);
         }
     }

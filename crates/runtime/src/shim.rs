@@ -94,6 +94,8 @@ fn run(folder: &Path) -> Result<(), String> {
 fn prepare(folder: &Path) -> Result<(SandboxPlan, Hierarchies), crate::launch::Failure> {
     // Already a session's leader when started by hand; being one is all that counts.
     let _ = rustix::process::setsid();
+    // For people who list processes; executed by descriptor it would go by a number.
+    let _ = rustix::thread::set_name(c"coracle-shim");
     syscalls::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).doing("become subreaper")?;
     std::env::set_current_dir(folder).doing("enter sandbox folder")?;
     let plan = fs::read(PLAN).doing("read sandbox plan")?;

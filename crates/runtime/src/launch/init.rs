@@ -6,6 +6,7 @@ use super::{
     Doing, Failure, mounts,
     plan::LaunchPlan,
     process::{self, Stdio},
+    seccomp,
     status::{self, Message},
 };
 use crate::{cgroup::Hierarchies, syscalls};
@@ -16,8 +17,8 @@ const FAILED: i32 = 255;
 /// Runs in the clone; never returns.
 pub fn run(plan: &LaunchPlan, hierarchies: &Hierarchies, stdio: Stdio, status: OwnedFd) -> ! {
     let failure = match enter(plan, hierarchies) {
-        Ok(()) => match process::connect_stdio(stdio, status.as_fd()).and_then(bind_console) {
-            Ok(terminal) => process::become_program(&plan.process, terminal, status.as_fd()),
+        Ok(filter) => match process::connect_stdio(stdio, status.as_fd()).and_then(bind_console) {
+            Ok(terminal) => process::become_program(&plan.process, &filter, terminal, status.as_fd()),
             Err(failure) => failure,
         },
         Err(failure) => failure,
@@ -40,8 +41,9 @@ pub fn detach() -> Result<(), Failure> {
     rustix::process::setsid().doing("setsid").map(drop)
 }
 
-fn enter(plan: &LaunchPlan, hierarchies: &Hierarchies) -> Result<(), Failure> {
+fn enter(plan: &LaunchPlan, hierarchies: &Hierarchies) -> Result<seccomp::Filter, Failure> {
     detach()?;
+    let filter = seccomp::compile(&plan.process.seccomp, plan.process.capabilities.granted)?;
     hierarchies.join_self(&plan.cgroup).doing("join cgroup")?;
     if hierarchies.is_unified() {
         syscalls::unshare(libc::CLONE_NEWCGROUP).doing("unshare cgroup namespace")?;
@@ -49,7 +51,7 @@ fn enter(plan: &LaunchPlan, hierarchies: &Hierarchies) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::empty());
     mounts::enter_root(plan, hierarchies)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Ok(())
+    Ok(filter)
 }
 
 /// Shows the terminal at `/dev/console`, where programs expect it.

@@ -10,6 +10,7 @@ use super::{
     init::{detach, fail},
     plan::ProcessPlan,
     process::{self, Stdio},
+    seccomp,
 };
 use crate::{cgroup::Hierarchies, syscalls};
 
@@ -38,9 +39,9 @@ pub fn run(
     stdio: Stdio,
     status: OwnedFd,
 ) -> ! {
-    let failure = match enter(namespaces, hierarchies, cgroup) {
-        Ok(()) => match process::connect_stdio(stdio, status.as_fd()) {
-            Ok(terminal) => process::become_program(plan, terminal, status.as_fd()),
+    let failure = match enter(plan, namespaces, hierarchies, cgroup) {
+        Ok(filter) => match process::connect_stdio(stdio, status.as_fd()) {
+            Ok(terminal) => process::become_program(plan, &filter, terminal, status.as_fd()),
             Err(failure) => failure,
         },
         Err(failure) => failure,
@@ -48,11 +49,17 @@ pub fn run(
     fail(&status, failure)
 }
 
-fn enter(namespaces: &Namespaces, hierarchies: &Hierarchies, cgroup: &str) -> Result<(), Failure> {
+fn enter(
+    plan: &ProcessPlan,
+    namespaces: &Namespaces,
+    hierarchies: &Hierarchies,
+    cgroup: &str,
+) -> Result<seccomp::Filter, Failure> {
     detach()?;
+    let filter = seccomp::compile(&plan.seccomp, plan.capabilities.granted)?;
     hierarchies.join_self(cgroup).doing("join cgroup")?;
     syscalls::setns(namespaces.cgroup.as_fd(), libc::CLONE_NEWCGROUP).doing("enter cgroup namespace")?;
     syscalls::setns(namespaces.mount.as_fd(), libc::CLONE_NEWNS).doing("enter mount namespace")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Ok(())
+    Ok(filter)
 }

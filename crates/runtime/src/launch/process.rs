@@ -54,9 +54,14 @@ pub fn connect_stdio(stdio: Stdio, status: BorrowedFd<'_>) -> Result<Option<Owne
     }
 }
 
-/// Becomes the program. Returns only when that failed.
-pub fn become_program(plan: &ProcessPlan, terminal: Option<OwnedFd>, status: BorrowedFd<'_>) -> Failure {
-    match prepare_and_exec(plan, terminal, status) {
+/// Becomes the program. Returns only when that failed. `filter` was compiled while the host's files could still be read.
+pub fn become_program(
+    plan: &ProcessPlan,
+    filter: &seccomp::Filter,
+    terminal: Option<OwnedFd>,
+    status: BorrowedFd<'_>,
+) -> Failure {
+    match prepare_and_exec(plan, filter, terminal, status) {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
@@ -64,10 +69,10 @@ pub fn become_program(plan: &ProcessPlan, terminal: Option<OwnedFd>, status: Bor
 
 fn prepare_and_exec(
     plan: &ProcessPlan,
+    filter: &seccomp::Filter,
     terminal: Option<OwnedFd>,
     status: BorrowedFd<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
-    let filter = seccomp::compile(&plan.seccomp, plan.capabilities.granted)?;
     enter_directory(&plan.directory)?;
     if let Some(adjustment) = plan.oom_score_adj {
         set_oom_score_adj(adjustment)?;
@@ -81,7 +86,7 @@ fn prepare_and_exec(
     }
     let environment = environment(plan, &found.home);
     if plan.seccomp != SeccompPlan::Unconfined && !plan.no_new_privileges {
-        seccomp::install(&filter)?;
+        seccomp::install(filter)?;
     }
     capability::limit_bounding_set(&plan.capabilities)?;
     assume_user(&found.runs_as)?;
@@ -94,7 +99,7 @@ fn prepare_and_exec(
     status::send(status, &Message::User(found.runs_as), None).doing("report user")?;
     syscalls::close_on_exec_from(3).doing("close descriptors")?;
     if plan.seccomp != SeccompPlan::Unconfined && plan.no_new_privileges {
-        seccomp::install(&filter)?;
+        seccomp::install(filter)?;
     }
     let error = exec(&program, &plan.arguments, &environment);
     Err(Failure(format!("exec {program}: {}", super::os_message(&error))))

@@ -270,9 +270,13 @@ impl Shim {
         ended: oneshot::Receiver<i32>,
         exited: watch::Sender<Option<ExitRecord>>,
     ) {
-        let streams = running.streams.borrow().clone();
+        // Not its input: whoever closes that must be the last to hold it.
+        let outputs = {
+            let streams = running.streams.borrow();
+            [(Stream::Stdout, streams.stdout.clone()), (Stream::Stderr, streams.stderr.clone())]
+        };
         let mut pumps = tokio::task::JoinSet::new();
-        for (stream, from) in [(Stream::Stdout, streams.stdout), (Stream::Stderr, streams.stderr)] {
+        for (stream, from) in outputs {
             if let Some(from) = from {
                 pumps.spawn_local(running.output.clone().pump(stream, from));
             }

@@ -70,7 +70,7 @@ pub async fn exec(
     });
     let ended = async move { finished.await.unwrap_or(UNKNOWN_EXIT_CODE) };
     let (from, to) = connection.split();
-    let finished = carry(streams, chunks, from, to, ended, true).await;
+    let finished = carry(streams, chunks, from, to, ended, Some(&|| ())).await;
     if kill_on_close && finished.is_none() {
         // It may be just gone.
         let _ = syscalls::kill(pid, libc::SIGKILL);
@@ -93,11 +93,12 @@ pub async fn attach(target: &Rc<Running>, stdin: bool, connection: &mut UnixStre
             Err(_) => UNKNOWN_EXIT_CODE,
         }
     };
-    let once = target.plan.stdin_once;
+    let once = target.plan.stdin_once && stdin;
+    let close = || target.streams.borrow_mut().stdin = None;
     let (from, to) = connection.split();
-    carry(streams, chunks, from, to, ended, once).await;
-    if once && stdin {
-        target.streams.borrow_mut().stdin = None;
+    carry(streams, chunks, from, to, ended, once.then_some(&close)).await;
+    if once {
+        close();
     }
     Ok(())
 }
@@ -119,7 +120,7 @@ async fn carry(
     from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     ended: impl Future<Output = i32>,
-    close_input: bool,
+    close_input: Option<&dyn Fn()>,
 ) -> Option<()> {
     let output = async {
         tokio::pin!(ended);
@@ -145,9 +146,10 @@ async fn carry(
     }
 }
 
-/// Carries input until the client goes. A process that reads no input does not keep us from seeing its end, since the output
+/// Carries input until the client goes. When it is the only one to give input, its end is the process' end of input, and
+/// `close_input` lets go of the other handles on it. A process that reads no input does not keep us from seeing its end, since the output
 /// side decides that.
-async fn input(mut streams: Streams, mut from: ReadHalf<'_>, close_input: bool) {
+async fn input(mut streams: Streams, mut from: ReadHalf<'_>, close_input: Option<&dyn Fn()>) {
     let terminal = streams.terminal.take();
     let mut stdin = streams.stdin.take();
     drop(streams);
@@ -161,7 +163,12 @@ async fn input(mut streams: Streams, mut from: ReadHalf<'_>, close_input: bool) 
                     stdin = None;
                 }
             }
-            Ok(Some(Frame::InputEnd)) if close_input => stdin = None,
+            Ok(Some(Frame::InputEnd)) => {
+                if let Some(close) = close_input {
+                    stdin = None;
+                    close();
+                }
+            }
             Ok(Some(Frame::Resize(width, height))) => {
                 if let Some(terminal) = &terminal
                     && let Err(error) = terminal.resize(width, height)

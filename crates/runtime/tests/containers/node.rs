@@ -20,6 +20,9 @@ pub type Case = fn(Node) -> Pin<Box<dyn Future<Output = ()>>>;
 /// The name that the test image goes by.
 pub const IMAGE: &str = "docker.io/library/busybox:1.36";
 
+/// A case that hangs is a failed one.
+const CASE_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Why these tests cannot run here.
 pub fn missing() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
@@ -103,7 +106,19 @@ pub fn run(case: Case) {
         let layout = folder.path().join("layout");
         image::layout(&image::busybox(), &layout, IMAGE);
         runtime.import(&layout, None).await.unwrap();
-        let result = tokio::task::LocalSet::new().run_until(async { tokio::task::spawn_local(case(node)).await }).await;
+        let result = tokio::task::LocalSet::new()
+            .run_until(async {
+                let case = tokio::task::spawn_local(case(node));
+                let stop = case.abort_handle();
+                let limit = tokio::spawn(async move {
+                    tokio::time::sleep(CASE_LIMIT).await;
+                    stop.abort();
+                });
+                let result = case.await;
+                limit.abort();
+                result
+            })
+            .await;
         // Whatever the case left, by whichever life of the runtime.
         let last = Node::open(folder.path(), &cgroup, Registries::default(), Tasks::root()).await;
         for sandbox in last.runtime.list_pod_sandbox(Default::default()).await.unwrap().items {
@@ -116,6 +131,7 @@ pub fn run(case: Case) {
     drop(executor);
     let left = traces(folder.path(), &cgroup);
     if let Err(error) = result {
+        assert!(error.is_panic(), "took longer than {CASE_LIMIT:?}");
         std::panic::resume_unwind(error.into_panic());
     }
     assert!(left.is_empty(), "left behind: {left:#?}");
@@ -237,5 +253,25 @@ impl Node {
     pub async fn stop(&self, container: &str, timeout_s: i64) {
         let request = StopContainerRequest { container_id: container.into(), timeout: timeout_s };
         Cri::stop_container(&self.runtime, request).await.unwrap();
+    }
+}
+
+impl Node {
+    /// A running container's first process.
+    pub async fn pid(&self, container: &str) -> i32 {
+        let request = ContainerStatusRequest { container_id: container.into(), verbose: true };
+        let info = self.runtime.container_status(request).await.unwrap().info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+        info["pid"].as_i64().unwrap() as i32
+    }
+
+    pub fn shim_pid(&self, sandbox: &str) -> i32 {
+        let record = fs::read(self.folder.join("runtime/sandboxes").join(sandbox).join("record.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&record).unwrap()["shim_pid"].as_i64().unwrap() as i32
+    }
+
+    pub fn kill_shim(&self, sandbox: &str) {
+        let pid = rustix::process::Pid::from_raw(self.shim_pid(sandbox)).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 }

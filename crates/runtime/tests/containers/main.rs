@@ -4,12 +4,10 @@
 //! runtime has had its chance. `cargo test -p runtime --test containers -- name` runs those whose name contains `name`.
 //! After each test the host is compared with before: no mount, cgroup, process or file may be left.
 
-#[path = "containers/cases.rs"]
 mod cases;
-#[path = "containers/image.rs"]
 mod image;
-#[path = "containers/node.rs"]
 mod node;
+mod registry;
 
 use std::panic::AssertUnwindSafe;
 
