@@ -1,2 +1,50 @@
-//! The binary.
-fn main() {}
+//! The one binary: a whole Kubernetes, or the part of it that the command line names.
+//!
+//! Nothing is decided here. `arguments` says what can be asked for, one module carries out each command, and `control_plane` and
+//! `node` are the two places where the crates below are wired together.
+
+mod adapters;
+mod arguments;
+mod control_plane;
+mod identity;
+mod images;
+mod instance;
+mod node;
+mod run;
+mod settings;
+mod status;
+mod teardown;
+mod token;
+
+use std::process::ExitCode;
+
+use arguments::{Command, parse};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // A shim is this same program: it must become one before a thread is started.
+    runtime::reexec();
+    let command = parse();
+    base::logging::init();
+    // Only the first provider counts; a second call has nothing to add.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let outcome = match command {
+        Command::Up(arguments) => run::up(&arguments),
+        Command::Server(arguments) => run::server(&arguments),
+        Command::Agent(arguments) => run::agent(&arguments),
+        Command::Down(arguments) => teardown::down(&arguments),
+        Command::Uninstall(arguments) => teardown::uninstall(&arguments),
+        Command::Status(arguments) => status::status(&arguments),
+        Command::Token(arguments) => token::token(&arguments),
+        Command::Image(arguments) => images::image(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coracle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

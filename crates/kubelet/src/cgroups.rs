@@ -39,6 +39,12 @@ impl Cgroups {
         Ok(Cgroups { hierarchy: hierarchy(&mounts), parent: parent.trim_matches('/').to_string() })
     }
 
+    /// No hierarchy at all, for tests of others.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Cgroups { hierarchy: Hierarchy::V1 { mounts: Vec::new() }, parent: String::new() }
+    }
+
     pub fn is_v2(&self) -> bool {
         matches!(self.hierarchy, Hierarchy::V2 { .. })
     }
@@ -85,6 +91,14 @@ impl Cgroups {
             for directory in self.directories(&path) {
                 remove_tree(&directory)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes everything of ours, once no pod runs any more.
+    pub fn remove(&self) -> io::Result<()> {
+        for directory in self.directories(&self.pods_path()) {
+            remove_tree(&directory)?;
         }
         Ok(())
     }

@@ -1,0 +1,178 @@
+//! The control plane put together: keys, store, API server, controllers, scheduler.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use apiserver::{ApiServer, Config};
+use base::{Clock, Tasks};
+use client::{Client, Informers};
+use controllers::graph::Resource;
+use controllers::node_ipam::Range;
+use pki::service_account::{DEFAULT_ISSUER, TokenIssuer};
+use pki::{Authorities, CertRequest, EncryptionKeys, Kubeconfig, LiveCertificate, tls};
+use store::Embedded;
+
+use crate::adapters::{Secrets, Tokens};
+use crate::identity;
+use crate::settings::{CLUSTER_NAME, Cluster, Machine, admin_kubeconfig};
+
+/// A running control plane.
+pub struct ControlPlane {
+    pub server: Arc<ApiServer>,
+    pub authorities: Arc<Authority>,
+}
+
+/// The cluster authority, for whoever needs a certificate of this process.
+pub struct Authority {
+    pub cluster: pki::Authority,
+    clock: Clock,
+}
+
+impl Authority {
+    /// A live certificate that is renewed for as long as `tasks` run.
+    pub fn live(
+        self: &Arc<Self>,
+        name: &'static str,
+        wanted: CertRequest,
+        tasks: &Tasks,
+    ) -> Result<Arc<LiveCertificate>> {
+        let live = LiveCertificate::new(&self.cluster.issue(&wanted, &self.clock)?)?;
+        let authority = self.clone();
+        live.keep_fresh(name, self.clock.clone(), tasks, move || {
+            let (authority, wanted) = (authority.clone(), wanted.clone());
+            async move { authority.cluster.issue(&wanted, &authority.clock) }
+        });
+        Ok(live)
+    }
+}
+
+/// Starts it; `without` names parts to leave out.
+pub async fn start(
+    cluster: &Cluster,
+    machine: &Machine,
+    without: &[String],
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Result<ControlPlane> {
+    let dir = &machine.data_dir;
+    let authorities = Authorities::load_or_create(&dir.join("pki"), clock).context("cannot set up the authorities")?;
+    let issuer = Arc::new(TokenIssuer::new(authorities.token_keys, DEFAULT_ISSUER, clock.clone()));
+    let authority = Arc::new(Authority { cluster: authorities.cluster, clock: clock.clone() });
+    let store = Embedded::open(store::Options::new(dir.join("store"), clock.clone(), tasks.child()))
+        .context("cannot open the store")?;
+    let encryption = EncryptionKeys::load_or_create(&dir.join("pki/secrets-encryption.key"))?;
+    let config = api_config(cluster, machine, &authority, issuer, Arc::new(store), encryption, clock, tasks)?;
+    let server = ApiServer::start(config).await?;
+    let server_url = cluster.local_server();
+    write_kubeconfig(dir, &server_url, &authority, clock)?;
+    let plane = ControlPlane { server, authorities: authority };
+    let leaves_out = |part: &str| without.iter().any(|name| name == part);
+    if !leaves_out("controllers") {
+        start_controllers(&plane, cluster, clock, tasks)?;
+    }
+    if !leaves_out("scheduler") {
+        let client = Client::new(plane.server.door(identity::scheduler()));
+        let tasks = tasks.child();
+        let informers = Informers::new(client.clone(), clock.clone(), tasks.clone());
+        scheduler::start(scheduler::Config { client, informers, clock: clock.clone(), tasks });
+    }
+    Ok(plane)
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one part of the configuration made here")]
+fn api_config(
+    cluster: &Cluster,
+    machine: &Machine,
+    authority: &Arc<Authority>,
+    issuer: Arc<TokenIssuer>,
+    store: Arc<Embedded>,
+    encryption: EncryptionKeys,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Result<Config> {
+    let serving = authority.live("kube-apiserver", serving_request(cluster, machine), tasks)?;
+    let to_nodes = CertRequest::client("kube-apiserver-kubelet-client", &["system:masters"]);
+    let to_nodes = authority.live("kube-apiserver-kubelet-client", to_nodes, tasks)?;
+    let ca = authority.cluster.certificate_pem();
+    let tokens = Tokens(issuer.clone());
+    let jwks_uri = format!("https://{}:{}/openid/v1/jwks", machine.address, cluster.listen.port());
+    Ok(Config {
+        listen: cluster.listen,
+        tls: tls::server_config(serving, &ca, clock)?,
+        node_tls: tls::client_config(&ca, Some(to_nodes), clock)?,
+        verifier: Arc::new(tokens.clone()),
+        openid_configuration: issuer.openid_configuration(&jwks_uri).to_string().into(),
+        jwks: issuer.jwks().to_string().into(),
+        registry: apiserver::registry::Config {
+            store,
+            seal: Some(Arc::new(Secrets(encryption))),
+            service_cidrs: cluster.service_cidrs.clone(),
+            signer: Some(Arc::new(tokens)),
+        },
+        clock: clock.clone(),
+        tasks: tasks.child(),
+    })
+}
+
+/// Every name and address under which the API is called.
+fn serving_request(cluster: &Cluster, machine: &Machine) -> CertRequest {
+    let in_cluster = format!("kubernetes.default.svc.{}", cluster.domain);
+    let names =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", &in_cluster, "localhost", &machine.name];
+    let mut addresses = vec![[127, 0, 0, 1].into(), cluster.api_service_address(), machine.address];
+    if !cluster.listen.ip().is_unspecified() {
+        addresses.push(cluster.listen.ip());
+    }
+    CertRequest::server("kube-apiserver", &names, &addresses)
+}
+
+fn write_kubeconfig(dir: &Path, server: &str, authority: &Authority, clock: &Clock) -> Result<()> {
+    let administrator = CertRequest::client("kubernetes-admin", &["system:masters"]);
+    let credential = authority.cluster.issue(&administrator, clock)?;
+    let text = Kubeconfig {
+        cluster: CLUSTER_NAME,
+        server,
+        authority_pem: &authority.cluster.certificate_pem(),
+        user: "kubernetes-admin",
+        credential: &credential,
+    }
+    .to_text();
+    crate::instance::write_private(&admin_kubeconfig(dir), &text)
+}
+
+fn start_controllers(plane: &ControlPlane, cluster: &Cluster, clock: &Clock, tasks: &Tasks) -> Result<()> {
+    let tasks = tasks.child();
+    let reader = Client::new(plane.server.door(identity::controller_manager()));
+    let server = plane.server.clone();
+    let ranges = cluster.pod_cidrs.iter().map(|range| Range::parse(&range.to_string()));
+    controllers::start(&controllers::Context {
+        informers: Informers::new(reader, clock.clone(), tasks.clone()),
+        clock: clock.clone(),
+        client_for: Arc::new(move |name| Client::new(server.door(identity::controller(name)))),
+        root_ca: plane.authorities.cluster.certificate_pem(),
+        resources: resources(),
+        pod_ranges: ranges.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?,
+        tasks,
+    });
+    Ok(())
+}
+
+/// Every kind of object that can be listed, watched and deleted.
+fn resources() -> Vec<Resource> {
+    let kinds = api::builtin();
+    let kept = kinds.served_by_default().filter(|kind| {
+        kind.stored.is_some() && ["list", "watch", "delete"].iter().all(|verb| kind.has_verb(verb))
+    });
+    let resource = |kind: &Arc<api::Kind>| Resource {
+        gvr: kind.gvr(),
+        kind: kind.kind.to_string(),
+        namespaced: kind.namespaced(),
+    };
+    // One of several versions (or groups) with one storage is enough.
+    let mut seen = std::collections::HashSet::new();
+    let first = |kind: &&Arc<api::Kind>| {
+        seen.insert(kind.stored.as_ref().map(|storage| storage.key_segment.clone()))
+    };
+    kept.filter(first).map(resource).collect()
+}

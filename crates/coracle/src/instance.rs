@@ -1,0 +1,98 @@
+//! One running Coracle per data folder: its lock, its process number, and the word it sends when it is ready.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+const LOCK_FILE: &str = "coracle.lock";
+
+/// Held for as long as the process runs; the kernel lets go of it however the process ends.
+pub struct Instance {
+    _lock: Flock<File>,
+}
+
+fn lock_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(LOCK_FILE)
+}
+
+impl Instance {
+    /// Takes the data folder, which is made when missing.
+    pub fn take(data_dir: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(data_dir)
+            .with_context(|| format!("cannot make {}; run as root or give another --data-dir", data_dir.display()))?;
+        let path = lock_path(data_dir);
+        let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o644).open(&path)?;
+        let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            bail!("Coracle runs on {} already; stop it with `coracle down` first", data_dir.display());
+        };
+        lock.set_len(0)?;
+        lock.write_all(std::process::id().to_string().as_bytes())?;
+        Ok(Instance { _lock: lock })
+    }
+}
+
+/// The process that holds a data folder; none when nobody does.
+pub fn running(data_dir: &Path) -> Result<Option<i32>> {
+    let mut file = match File::open(lock_path(data_dir)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("cannot read the lock file"),
+    };
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(None),
+        Err(_) => Ok(text.trim().parse().ok()),
+    }
+}
+
+/// Writes a file that only root reads, as a whole or not at all.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    let unfinished = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The end of a pipe on which a detached cluster says that it is ready.
+pub struct ReadyPipe(pub Option<OwnedFd>);
+
+impl ReadyPipe {
+    /// Tells whoever waits. Once.
+    pub fn tell(&mut self) {
+        if let Some(end) = self.0.take() {
+            // Nobody may be waiting any more; that is their business.
+            drop(File::from(end).write_all(b"ready"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_instance_and_says_who_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(running(dir.path()).unwrap(), None);
+        let first = Instance::take(dir.path()).unwrap();
+        assert_eq!(running(dir.path()).unwrap(), Some(std::process::id() as i32));
+        let refused = Instance::take(dir.path()).err().unwrap().to_string();
+        assert!(refused.contains("coracle down"), "{refused}");
+        drop(first);
+        assert_eq!(running(dir.path()).unwrap(), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! The node put together: pod network, runtime, node agent, service proxy.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use base::{Clock, Tasks};
+use client::{Client, Informers};
+use ipnet::IpNet;
+use kubelet::{ClusterDns, Kubelet, Serving};
+use net::pod::network::Network;
+use net::pod::Pods;
+use net::route::Overlay;
+use pki::LiveCertificate;
+use runtime::Runtime;
+use runtime::image::unpack::UnpackLimits;
+
+use crate::settings::{Machine, PREFIX};
+
+/// The protocol's own port.
+const VXLAN_PORT: u16 = 8472;
+const VXLAN_ID: u32 = 1;
+/// What VXLAN adds to a packet, in bytes.
+const VXLAN_OVERHEAD: u32 = 50;
+const ETHERNET_MTU: u32 = 1500;
+
+/// What a node has to know of its cluster.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub service_cidrs: Vec<IpNet>,
+    pub pod_cidrs: Vec<IpNet>,
+    pub dns: IpAddr,
+    pub domain: String,
+    /// In PEM.
+    pub authority: String,
+}
+
+/// How the parts of a node reach the API, each as itself.
+pub struct Clients {
+    pub agent: Client,
+    pub proxy: Client,
+}
+
+/// Starts everything; returns when the node is registered.
+pub async fn start(
+    machine: &Machine,
+    membership: &Membership,
+    clients: Clients,
+    serving: Arc<LiveCertificate>,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Result<Kubelet> {
+    let network = Network::new(Pods::open(pod_network(machine, membership)).context("cannot set up the pod network")?);
+    let runtime = Runtime::open(runtime_options(machine, Arc::new(network.clone()), clock, tasks)).await;
+    let runtime = runtime.context("cannot open the container runtime")?;
+    start_network(machine, membership, network, clients.proxy, clock, tasks);
+    let addresses = vec![machine.address];
+    let dir = machine.data_dir.join("kubelet");
+    // For `down`, which has to know where the groups of pods are.
+    crate::instance::write_private(&machine.data_dir.join("cgroup-parent"), &machine.cgroup_parent)?;
+    let mut config = kubelet::Config::new(
+        &machine.name,
+        addresses,
+        clients.agent,
+        clock.clone(),
+        tasks.child(),
+        Arc::new(runtime),
+        dir,
+    );
+    config.cgroup_parent.clone_from(&machine.cgroup_parent);
+    config.cluster_dns = ClusterDns { servers: vec![membership.dns], domain: membership.domain.clone() };
+    config.serving = Some(Serving { certificate: serving, client_ca: roots(&membership.authority)? });
+    kubelet::run(config).await.context("cannot start the node agent")
+}
+
+fn roots(pem: &str) -> Result<Arc<rustls::RootCertStore>> {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| anyhow::anyhow!("the cluster's authority cannot be read: {error:?}"))?;
+        roots.add(certificate)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// The runtime's settings; also what `down` opens it with, to take everything away.
+pub fn runtime_options(
+    machine: &Machine,
+    network: Arc<dyn cri::PodNetwork>,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> runtime::Options {
+    runtime::Options {
+        root: machine.data_dir.join("runtime"),
+        registries: machine.registries.clone(),
+        layer_limits: UnpackLimits::default(),
+        network,
+        clock: clock.clone(),
+        tasks: tasks.child(),
+    }
+}
+
+/// The pod network's settings.
+pub fn pod_network(machine: &Machine, membership: &Membership) -> net::pod::Config {
+    net::pod::Config {
+        prefix: PREFIX.to_string(),
+        folder: machine.data_dir.join("net/sandboxes"),
+        cluster_cidrs: membership.pod_cidrs.clone(),
+        service_cidrs: membership.service_cidrs.clone(),
+        mtu: ETHERNET_MTU - VXLAN_OVERHEAD,
+    }
+}
+
+/// Routes to other nodes and services: both follow the API for as long as the tasks run.
+fn start_network(
+    machine: &Machine,
+    membership: &Membership,
+    network: Network,
+    client: Client,
+    clock: &Clock,
+    tasks: &Tasks,
+) {
+    let informers = Informers::new(client, clock.clone(), tasks.child());
+    let routes = net::route::Config {
+        prefix: PREFIX.to_string(),
+        node_address: machine.address,
+        cluster_cidrs: membership.pod_cidrs.clone(),
+        service_cidrs: membership.service_cidrs.clone(),
+        own_addresses: vec![membership.dns],
+        overlay: Overlay::Auto,
+        vxlan_id: VXLAN_ID,
+        vxlan_port: VXLAN_PORT,
+    };
+    let proxy = net::proxy::Config {
+        prefix: PREFIX.to_string(),
+        node: machine.name.clone(),
+        pod_cidrs: membership.pod_cidrs.clone(),
+        service_cidrs: membership.service_cidrs.clone(),
+        own_addresses: vec![membership.dns],
+        node_port_addresses: Vec::new(),
+    };
+    let (name, following) = (machine.name.clone(), informers.clone());
+    tasks.spawn("routes", async move {
+        if let Err(error) = net::node::run(following, name, network, routes).await {
+            tracing::error!(%error, "routes to other nodes are not kept");
+        }
+    });
+    tasks.spawn("proxy", async move {
+        if let Err(error) = net::proxy::run(informers, proxy).await {
+            tracing::error!(%error, "services are not kept");
+        }
+    });
+}

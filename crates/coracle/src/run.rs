@@ -1,0 +1,166 @@
+//! The commands that keep running: `up`, `server`, `agent`.
+//!
+//! ```text
+//! lock the data folder ─▶ control plane ─▶ node (in process) ─▶ ready ─▶ wait for a signal ─▶ wind down
+//! ```
+//!
+//! On a signal everything of ours stops in an orderly way and containers run on, so that a new Coracle finds them; `down` is the
+//! command that ends them too.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use base::{Clock, Tasks};
+use client::Client;
+use pki::CertRequest;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::{AgentArguments, ServerArguments, UpArguments};
+use crate::control_plane::{self, ControlPlane};
+use crate::identity;
+use crate::instance::{Instance, ReadyPipe};
+use crate::node::{self, Clients, Membership};
+use crate::settings::{Cluster, Machine, admin_kubeconfig};
+use crate::token;
+
+/// Names the pipe that a detached child reports on.
+const READY_VARIABLE: &str = "CORACLE_READY_FD";
+
+fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(work)
+}
+
+pub fn up(arguments: &UpArguments) -> Result<()> {
+    let (cluster, machine) = (Cluster::new(&arguments.control_plane)?, Machine::new(&arguments.node)?);
+    if arguments.detach {
+        return detach(&machine);
+    }
+    let _instance = Instance::take(&machine.data_dir)?;
+    let mut ready = inherited_pipe();
+    block_on(async move {
+        let (clock, tasks) = (Clock::system(), Tasks::root());
+        let plane = control_plane::start(&cluster, &machine, &[], &clock, &tasks).await?;
+        let outcome = async {
+            token::provide(&plane, arguments.node.token.as_deref()).await?;
+            join_in_process(&plane, &cluster, &machine, &clock, &tasks).await
+        };
+        let mut kubelet = outcome.await?;
+        let readiness = kubelet.ready.wait_for(|ready| *ready);
+        tokio::select! {
+            outcome = readiness => { outcome.context("the node agent ended")?; }
+            () = stop_signal() => return wind_down(&tasks).await,
+        }
+        ready.tell();
+        tracing::info!(kubeconfig = %admin_kubeconfig(&machine.data_dir).display(), "the cluster is ready");
+        stop_signal().await;
+        wind_down(&tasks).await
+    })
+}
+
+pub fn server(arguments: &ServerArguments) -> Result<()> {
+    let (cluster, machine) = (Cluster::new(&arguments.control_plane)?, Machine::new(&arguments.node)?);
+    for part in &arguments.without {
+        if !["scheduler", "controllers"].contains(&part.as_str()) {
+            bail!("--without {part}: there is no such part; choose from scheduler, controllers");
+        }
+    }
+    let _instance = Instance::take(&machine.data_dir)?;
+    block_on(async move {
+        let (clock, tasks) = (Clock::system(), Tasks::root());
+        let plane = control_plane::start(&cluster, &machine, &arguments.without, &clock, &tasks).await?;
+        token::provide(&plane, arguments.node.token.as_deref()).await?;
+        tracing::info!(address = %plane.server.address(), "the API is served");
+        stop_signal().await;
+        wind_down(&tasks).await
+    })
+}
+
+pub fn agent(arguments: &AgentArguments) -> Result<()> {
+    let machine = Machine::new(&arguments.node)?;
+    bail!(
+        "joining {} as {} is not built yet: this release runs single-machine clusters; start one with `coracle up`",
+        arguments.server,
+        machine.name
+    );
+}
+
+/// The node of the control plane's own machine.
+async fn join_in_process(
+    plane: &ControlPlane,
+    cluster: &Cluster,
+    machine: &Machine,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Result<kubelet::Kubelet> {
+    let wanted = CertRequest::server(
+        &format!("system:node:{}", machine.name),
+        &[&machine.name, "localhost"],
+        &[machine.address, [127, 0, 0, 1].into()],
+    );
+    let serving = plane.authorities.live("kubelet-server", wanted, tasks)?;
+    let membership = Membership {
+        service_cidrs: cluster.service_cidrs.clone(),
+        pod_cidrs: cluster.pod_cidrs.clone(),
+        dns: cluster.dns,
+        domain: cluster.domain.clone(),
+        authority: plane.authorities.cluster.certificate_pem(),
+    };
+    let clients = Clients {
+        agent: Client::new(plane.server.door(identity::node(&machine.name))),
+        proxy: Client::new(plane.server.door(identity::proxy())),
+    };
+    node::start(machine, &membership, clients, serving, clock, tasks).await
+}
+
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn wind_down(tasks: &Tasks) -> Result<()> {
+    tracing::info!("stopping; containers run on");
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// Starts this very command again without `--detach`, in the background, and waits for its word.
+fn detach(machine: &Machine) -> Result<()> {
+    std::fs::create_dir_all(&machine.data_dir)?;
+    let log = machine.data_dir.join("coracle.log");
+    let output = OpenOptions::new().create(true).append(true).open(&log).context("cannot write the log")?;
+    let (reading, writing) = nix::unistd::pipe()?;
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--detach");
+    let mut command = std::process::Command::new(own);
+    command.args(arguments).env(READY_VARIABLE, writing.as_raw_fd().to_string());
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+    let child = command.spawn().context("cannot start the cluster")?;
+    drop(writing);
+    let mut word = String::new();
+    std::fs::File::from(reading).read_to_string(&mut word)?;
+    if word != "ready" {
+        bail!("the cluster did not start; the end of {} says why", log.display());
+    }
+    println!("The cluster is ready (process {}).", child.id());
+    println!("  export KUBECONFIG={}", admin_kubeconfig(&machine.data_dir).display());
+    println!("  kubectl get pods --all-namespaces");
+    Ok(())
+}
+
+fn inherited_pipe() -> ReadyPipe {
+    let number = std::env::var(READY_VARIABLE).ok().and_then(|text| text.parse::<i32>().ok());
+    // SAFETY: the variable is set by `detach` alone, for a descriptor that this process inherits and nobody else uses.
+    #[allow(unsafe_code)]
+    ReadyPipe(number.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+}

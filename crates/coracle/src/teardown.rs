@@ -1,0 +1,141 @@
+//! `down` and `uninstall`: stop the process, end what outlives it, and leave the machine as it was found.
+//!
+//! ```text
+//! signal the process, wait for its end ─▶ sandboxes ─▶ volume mounts ─▶ network ─▶ control groups ─▶ (uninstall) files
+//! ```
+//!
+//! Every step is carried out even when an earlier one failed, and a second `down` finishes what a first one could not.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use base::{Clock, Tasks};
+use cri::Cri;
+use cri::v1::{ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequest};
+use net::pod::Pods;
+use net::pod::network::Network;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use runtime::Runtime;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::arguments::{DataArguments, UninstallArguments};
+use crate::instance;
+use crate::settings::PREFIX;
+
+/// How long the process may take to wind down before it is killed.
+const WIND_DOWN_S_MAX: i64 = 20;
+
+pub fn down(arguments: &DataArguments) -> Result<()> {
+    let dir = std::path::absolute(&arguments.data_dir)?;
+    stop_process(&dir)?;
+    if !dir.exists() {
+        return Ok(());
+    }
+    let threads = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut troubles = Vec::new();
+    let mut step = |what: &str, outcome: Result<()>| {
+        if let Err(error) = outcome {
+            troubles.push(format!("{what}: {error:#}"));
+        }
+    };
+    step("ending containers", threads.block_on(end_containers(&dir)));
+    step("unmounting volumes", unmount_below(&dir));
+    step("removing network devices and rules", net::cleanup(PREFIX).map_err(Into::into));
+    step("removing control groups", remove_cgroups(&dir));
+    if troubles.is_empty() { Ok(()) } else { bail!("not everything could be removed; run it again\n  {}", troubles.join("\n  ")) }
+}
+
+pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
+    let dir = std::path::absolute(&arguments.data.data_dir)?;
+    if !arguments.yes && !confirmed(&dir)? {
+        bail!("nothing was removed");
+    }
+    down(&arguments.data)?;
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn confirmed(dir: &Path) -> Result<bool> {
+    print!("This removes the cluster and all its data in {}. Type yes to go on: ", dir.display());
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}
+
+fn stop_process(dir: &Path) -> Result<()> {
+    let Some(number) = instance::running(dir)? else { return Ok(()) };
+    let pid = rustix::process::Pid::from_raw(number).context("the lock file names no process")?;
+    let handle = pidfd_open(pid, PidfdFlags::empty()).context("cannot watch the process")?;
+    kill(Pid::from_raw(number), Signal::SIGTERM).context("cannot signal the process; run as root")?;
+    let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+    let limit = Timespec { tv_sec: WIND_DOWN_S_MAX, tv_nsec: 0 };
+    if poll(&mut ended, Some(&limit))? == 0 {
+        kill(Pid::from_raw(number), Signal::SIGKILL)?;
+        poll(&mut ended, Some(&limit))?;
+    }
+    Ok(())
+}
+
+async fn end_containers(dir: &Path) -> Result<()> {
+    if !dir.join("runtime").exists() {
+        return Ok(());
+    }
+    let config = net::pod::Config {
+        prefix: PREFIX.to_string(),
+        folder: dir.join("net/sandboxes"),
+        cluster_cidrs: Vec::new(),
+        service_cidrs: Vec::new(),
+        mtu: 1500,
+    };
+    let options = runtime::Options {
+        root: dir.join("runtime"),
+        registries: runtime::image::Registries::default(),
+        layer_limits: runtime::image::unpack::UnpackLimits::default(),
+        network: Arc::new(Network::new(Pods::open(config)?)),
+        clock: Clock::system(),
+        tasks: Tasks::root(),
+    };
+    let runtime = Runtime::open(options).await?;
+    for sandbox in runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.items {
+        runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() }).await?;
+        runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id }).await?;
+    }
+    Ok(())
+}
+
+/// Mount points below a folder, innermost first.
+fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescaped(point)));
+    let mut points: Vec<PathBuf> = points.filter(|point| point.starts_with(dir) && point != dir).collect();
+    points.reverse();
+    Ok(points)
+}
+
+/// The kernel writes spaces and the like as octal numbers.
+fn unescaped(point: &str) -> String {
+    point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+fn unmount_below(dir: &Path) -> Result<()> {
+    for point in mounts_below(dir)? {
+        nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH)
+            .with_context(|| format!("cannot unmount {}", point.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes the groups that the node agent made, in every hierarchy. Which parent it was given is noted beside the data.
+fn remove_cgroups(dir: &Path) -> Result<()> {
+    let parent = std::fs::read_to_string(dir.join("cgroup-parent")).unwrap_or_default();
+    kubelet::cgroups::Cgroups::detect(parent.trim())?.remove().context("cannot remove the groups of pods")
+}
