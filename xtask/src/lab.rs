@@ -51,7 +51,7 @@ pub use enter::{NodeArguments, run_on_node};
 pub use init::{InitArguments, run_init};
 pub use node_init::{NodeInitArguments, run_node_init};
 use state::{Plan, Registered};
-pub use vm::run_vm_init;
+pub use vm::{DISK_MOUNT, Machine, run_vm_init};
 
 /// What lab-init says on its pipe: the command has the terminal now.
 const COMMAND_STARTED: u8 = b'c';

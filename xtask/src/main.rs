@@ -17,6 +17,7 @@ mod lab;
 mod paths;
 mod process;
 mod progress;
+mod pull_plug;
 mod stories;
 mod test;
 mod tidy;
@@ -57,6 +58,8 @@ enum Task {
     Stories(stories::StoriesArguments),
     /// The rules of the house that a compiler does not know
     Tidy,
+    /// Power cuts in a write burst: what was acknowledged is there after reboot
+    PullPlug(pull_plug::PullPlugArguments),
     /// Write the data of the API tables from upstream's public types
     Gen(gen_tables::GenArguments),
     /// Make the test images from Debian packages (cached; `lab` does it by itself)
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Stories(arguments) => stories::run(&arguments),
         Task::Tidy => tidy::run(),
+        Task::PullPlug(arguments) => pull_plug::run(&arguments),
         Task::Gen(arguments) => gen_tables::run(&arguments),
         Task::Images(arguments) => images::run(&arguments),
         Task::Upstream(arguments) => upstream::run(&arguments),

@@ -13,9 +13,16 @@ pub fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
+/// This very program. When a build has replaced its file meanwhile, the new one: it does the same.
+pub fn own_program() -> Result<PathBuf> {
+    let own = env::current_exe().context("finding the running program")?;
+    let text = own.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map_or_else(|| own.clone(), PathBuf::from))
+}
+
 /// Cargo's target folder: the one this program itself was built into, so that `CARGO_TARGET_DIR` needs no second guess.
 pub fn target() -> Result<PathBuf> {
-    let own = env::current_exe().context("finding the running program")?;
+    let own = own_program()?;
     // <target>/debug/xtask, or <target>/debug/deps/xtask-<hash> for its tests
     let own_dir = own.parent().context("the running program has no folder")?;
     let profile = if own_dir.ends_with("deps") { own_dir.parent().unwrap_or(own_dir) } else { own_dir };

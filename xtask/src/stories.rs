@@ -96,7 +96,8 @@ fn is_recent(program: &Path) -> bool {
     minor.trim_end_matches('+').parse::<u32>().is_ok_and(|minor| minor >= OLDEST_MINOR)
 }
 
-fn build(package: &str) -> Result<PathBuf> {
+/// Builds a program of `tests/`.
+pub fn build(package: &str) -> Result<PathBuf> {
     let target = paths::target()?;
     step(&format!("building {package}"), || {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

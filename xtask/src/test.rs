@@ -63,6 +63,7 @@ const STEPS: &[Step] = &[
     xtask("upstream's kubectl", &["upstream", "kubectl"]),
     cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast"]),
     cargo("the binary", &["build", "--package", "coracle"]),
+    in_lab("power cuts", &["pull-plug"]),
     in_lab("stories", &["stories"]),
     in_lab("a session of the kube crate", &["stories", "--public-client"]),
     in_lab("stories, every kubectl", &["stories", "--every-kubectl", "s01", "s03"]),
@@ -114,7 +115,7 @@ fn run_step(step: &Step) -> Result<Tally> {
     }
     let mut command = match step.program {
         Program::Cargo => Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
-        Program::Xtask => Command::new(std::env::current_exe().context("finding the running program")?),
+        Program::Xtask => Command::new(paths::own_program()?),
     };
     command.current_dir(paths::root()).args(step.arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {}", shown(step)))?;

@@ -50,7 +50,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(nodes: usize, coracle: PathBuf, kubectl: PathBuf, command: Vec<OsString>) -> Result<Self> {
-        let xtask = std::env::current_exe().context("finding the running program")?;
+        let xtask = paths::own_program()?;
         let id = std::process::id().to_string();
         Ok(Self { id, nodes, bare: false, keep: false, coracle, kubectl, xtask, token: token()?, command })
     }

@@ -1,4 +1,4 @@
-//! Process 1 of the emulated machine: mounts what a machine has, runs the lab, tells its status, switches off.
+//! Process 1 of the emulated machine: mounts what a machine has, runs its command (a lab, mostly), tells its status, switches off.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,7 +11,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
-use super::{GuestPlan, PLAN_PARAMETER};
+use super::machine::GuestPlan;
+use super::{DISK_MOUNT, PLAN_PARAMETER};
 use crate::lab::state;
 
 const CONSOLE: &str = "/dev/ttyS0";
@@ -19,7 +20,7 @@ const STATUS_LINE: &str = "/dev/ttyS1";
 const DISK: &str = "/dev/vda";
 
 pub fn run_vm_init() -> Result<ExitCode> {
-    let status = match lab_status() {
+    let status = match command_status() {
         Ok(status) => status,
         Err(error) => {
             eprintln!("xtask: in the machine: {error:#}");
@@ -35,7 +36,7 @@ pub fn run_vm_init() -> Result<ExitCode> {
     match reboot(RebootMode::RB_AUTOBOOT)? {}
 }
 
-fn lab_status() -> Result<u8> {
+fn command_status() -> Result<u8> {
     let none: Option<&str> = None;
     let simple = |kind: &str, target: &str, options: Option<&str>| {
         fs::create_dir_all(target).with_context(|| format!("making {target}"))?;
@@ -49,13 +50,16 @@ fn lab_status() -> Result<u8> {
     simple("tmpfs", "/dev/shm", None)?;
     simple("tmpfs", "/run", Some("mode=0755"))?;
     simple("cgroup2", "/sys/fs/cgroup", None)?;
+    mount(Some(DISK), DISK_MOUNT, Some("ext4"), MsFlags::empty(), none).context("mounting the machine's disk")?;
+    let labs = Path::new(DISK_MOUNT).join("labs");
+    fs::create_dir_all(&labs)?;
     fs::create_dir_all(state::DATA_DIR)?;
-    mount(Some(DISK), state::DATA_DIR, Some("ext4"), MsFlags::empty(), none).context("mounting the machine's disk")?;
+    mount(Some(&labs), state::DATA_DIR, none, MsFlags::MS_BIND, none).context("giving labs the machine's disk")?;
     fs::create_dir_all("/lib/modules")?;
     mount(Some(&plan.modules), "/lib/modules", none, MsFlags::MS_BIND, none).context("showing the kernel's modules")?;
     fs::write("/proc/sys/kernel/modprobe", plan.modprobe.as_os_str().as_encoded_bytes()).context("naming modprobe")?;
     nix::unistd::sethostname("lab-vm")?;
-    run_lab(&plan)
+    run_command(&plan)
 }
 
 fn read_plan() -> Result<GuestPlan> {
@@ -65,17 +69,18 @@ fn read_plan() -> Result<GuestPlan> {
     serde_json::from_slice(&text).context("understanding the plan")
 }
 
-fn run_lab(plan: &GuestPlan) -> Result<u8> {
+fn run_command(plan: &GuestPlan) -> Result<u8> {
     let console = File::options().read(true).write(true).open(CONSOLE).context("opening the console")?;
     let mut settings = tcgetattr(&console)?;
     // what is on the other side adds its own carriage returns
     settings.output_flags.remove(OutputFlags::OPOST);
     tcsetattr(&console, SetArg::TCSANOW, &settings)?;
-    let mut command = Command::new(&plan.xtask);
-    command.args(&plan.arguments).current_dir(&plan.directory).env_clear().envs(plan.environment.iter().cloned());
+    let (program, arguments) = plan.command.split_first().context("the machine has nothing to run")?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(&plan.directory).env_clear().envs(plan.environment.iter().cloned());
     command.stdin(Stdio::from(console.try_clone()?)).stdout(console.try_clone()?).stderr(console);
     // SAFETY: setsid is a bare system call and allowed between fork and exec.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from)) };
-    let status = command.status().context("starting the lab")?;
+    let status = command.status().with_context(|| format!("starting {}", program.to_string_lossy()))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
