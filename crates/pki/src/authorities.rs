@@ -12,10 +12,12 @@ use std::path::Path;
 
 use base::Clock;
 
+use crate::folder::Content;
 use crate::{Authority, PkiError, Result, TokenKeys, folder};
 
 const CLUSTER_COMMON_NAME: &str = "kubernetes-ca";
 const FRONT_PROXY_COMMON_NAME: &str = "front-proxy-ca";
+const TOKEN_KEYS: &str = "sa.key";
 const PUBLIC: u32 = 0o644;
 pub(crate) const PRIVATE: u32 = 0o600;
 
@@ -34,37 +36,39 @@ impl Authorities {
     /// the old, so that is left to a person.
     pub fn load_or_create(dir: &Path, clock: &Clock) -> Result<Self> {
         folder::create(dir)?;
-        Ok(Authorities {
-            cluster: authority(dir, "ca", CLUSTER_COMMON_NAME, clock)?,
-            front_proxy: authority(dir, "front-proxy-ca", FRONT_PROXY_COMMON_NAME, clock)?,
-            token_keys: token_keys(dir)?,
-        })
-    }
-}
-
-fn authority(dir: &Path, file: &str, common_name: &str, clock: &Clock) -> Result<Authority> {
-    let (certificate_path, key_path) = (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")));
-    match (folder::read(&certificate_path)?, folder::read(&key_path)?) {
-        (Some(certificate), Some(key)) => Authority::from_pem(&certificate, &key),
-        (Some(_), None) => Err(PkiError::Missing { path: key_path }),
-        // A key alone is what a first start leaves that was cut short: nothing was signed with it.
-        (None, _) => {
-            let made = Authority::generate(common_name, clock)?;
-            folder::write(&key_path, &made.key_pem(), PRIVATE)?;
-            folder::write(&certificate_path, &made.certificate_pem(), PUBLIC)?;
-            Ok(made)
+        // Keys come before certificates, see `folder::write` and `PkiError::Missing`.
+        let (mut keys, mut certificates) = (Vec::new(), Vec::new());
+        let mut authority = |file: &str, common_name: &str| {
+            let (certificate_name, key_name) = (format!("{file}.crt"), format!("{file}.key"));
+            let key_path = dir.join(&key_name);
+            match (folder::read(&dir.join(&certificate_name))?, folder::read(&key_path)?) {
+                (Some(certificate), Some(key)) => Authority::from_pem(&certificate, &key),
+                (Some(_), None) => Err(PkiError::Missing { path: key_path }),
+                // A key alone is what a first start leaves that was cut short: nothing was signed with it.
+                (None, _) => {
+                    let made = Authority::generate(common_name, clock)?;
+                    keys.push(Content { name: key_name, text: made.key_pem(), mode: PRIVATE });
+                    certificates.push(Content { name: certificate_name, text: made.certificate_pem(), mode: PUBLIC });
+                    Ok(made)
+                }
+            }
+        };
+        let cluster = authority("ca", CLUSTER_COMMON_NAME)?;
+        let front_proxy = authority("front-proxy-ca", FRONT_PROXY_COMMON_NAME)?;
+        let token_keys = match folder::read(&dir.join(TOKEN_KEYS))? {
+            Some(text) => TokenKeys::from_pem(&text)?,
+            None => {
+                let made = TokenKeys::generate()?;
+                keys.push(Content { name: TOKEN_KEYS.to_string(), text: made.to_pem(), mode: PRIVATE });
+                made
+            }
+        };
+        keys.extend(certificates);
+        if !keys.is_empty() {
+            folder::write(dir, &keys)?;
         }
+        Ok(Authorities { cluster, front_proxy, token_keys })
     }
-}
-
-fn token_keys(dir: &Path) -> Result<TokenKeys> {
-    let path = dir.join("sa.key");
-    if let Some(text) = folder::read(&path)? {
-        return TokenKeys::from_pem(&text);
-    }
-    let made = TokenKeys::generate()?;
-    folder::write(&path, &made.to_pem(), PRIVATE)?;
-    Ok(made)
 }
 
 #[cfg(test)]

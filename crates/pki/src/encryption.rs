@@ -48,8 +48,11 @@ impl EncryptionKeys {
         let mut key = [0; KEY_BYTES];
         chance::fill(&mut key);
         let text = format!("{FIRST_KEY}:{}\n", STANDARD.encode(key));
-        folder::write(path, &text, PRIVATE)?;
-        Self::parse(&text)
+        let keys = Self::parse(&text)?;
+        let no_file = || PkiError::malformed("encryption key file", "its path names no file");
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(no_file)?.to_string();
+        folder::write(path.parent().ok_or_else(no_file)?, &[folder::Content { name, text, mode: PRIVATE }])?;
+        Ok(keys)
     }
 
     /// From the file's text.
