@@ -23,6 +23,8 @@ pub mod container_config;
 pub mod credentials;
 pub mod dns;
 pub mod environment;
+#[cfg(test)]
+mod fakes;
 pub mod hooks;
 pub mod hosts_file;
 pub mod images;

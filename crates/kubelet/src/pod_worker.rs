@@ -411,3 +411,6 @@ impl PodWorker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
