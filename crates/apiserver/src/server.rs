@@ -58,6 +58,7 @@ pub struct Config {
 /// A running server.
 pub struct ApiServer {
     front: Arc<Front>,
+    rules: feed::Pending,
     address: SocketAddr,
 }
 
@@ -83,6 +84,7 @@ impl ApiServer {
         reader.bind(registry.clone());
         let pending = feed::start(&registry, &rbac, &node, &clock, &tasks);
 
+        let rules = pending.clone();
         let health = Arc::new(Health::default());
         health.add(
             "poststarthook/rbac/bootstrap-roles",
@@ -118,7 +120,12 @@ impl ApiServer {
             tasks: tasks.clone(),
         });
         listen::serve(listener, config.tls, front.clone(), &tasks);
-        Ok(Arc::new(ApiServer { front, address }))
+        Ok(Arc::new(ApiServer { front, rules, address }))
+    }
+
+    /// Resolves when the authorizers know their rules: what is asked before is refused.
+    pub async fn ready(&self) {
+        self.rules.synced().await;
     }
 
     /// Where it listens.

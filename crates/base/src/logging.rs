@@ -5,7 +5,8 @@ use tracing_subscriber::EnvFilter;
 /// Installs the subscriber once per process; a second call changes nothing.
 pub fn init() {
     let filter = EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // Tests and `coracle up` inside a test may have installed one before; the first wins.
     drop(subscriber.try_init());
 }

@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::Context;
 
-const NAME: &str = "node-ipam-controller";
+/// Upstream runs it with the identity of the node controller.
+const NAME: &str = "node-controller";
 /// How long the prefix of a node's range is, as upstream's defaults: 254 pods, or plenty.
 const NODE_MASK_V4: u8 = 24;
 const NODE_MASK_V6: u8 = 64;

@@ -64,6 +64,7 @@ pub async fn start(
     let encryption = EncryptionKeys::load_or_create(&dir.join("pki/secrets-encryption.key"))?;
     let config = api_config(cluster, machine, &authority, issuer, Arc::new(store), encryption, clock, tasks)?;
     let server = ApiServer::start(config).await?;
+    server.ready().await;
     let server_url = cluster.local_server();
     write_kubeconfig(dir, &server_url, &authority, clock)?;
     let plane = ControlPlane { server, authorities: authority };

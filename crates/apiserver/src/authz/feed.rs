@@ -9,13 +9,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{Backoff, BackoffPolicy, Clock, Tasks};
 use client::Verb;
 use futures::StreamExt;
 use meta::{GroupResource, Object, ObjectKey, Status};
+use tokio::sync::watch;
 
 use super::node::NodeAuthorizer;
 use super::rbac::Rbac;
@@ -74,12 +74,18 @@ impl Index for Volumes {
 }
 
 /// How many indexes have yet to be filled for the first time.
-#[derive(Clone, Default)]
-pub struct Pending(Arc<AtomicUsize>);
+#[derive(Clone)]
+pub struct Pending(Arc<watch::Sender<usize>>);
 
 impl Pending {
     pub fn is_synced(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
+        *self.0.borrow() == 0
+    }
+
+    /// Resolves when all are filled.
+    pub async fn synced(&self) {
+        // The sender is ours, so the wait can only end well.
+        drop(self.0.subscribe().wait_for(|pending| *pending == 0).await);
     }
 }
 
@@ -100,7 +106,7 @@ pub fn start(
         (GroupResource::new("", "pods"), Box::new(Pods(node.clone()))),
         (GroupResource::new("", "persistentvolumes"), Box::new(Volumes(node.clone()))),
     ];
-    let pending = Pending(Arc::new(AtomicUsize::new(indexes.len())));
+    let pending = Pending(Arc::new(watch::Sender::new(indexes.len())));
     for (resource, index) in indexes {
         let feed = Feed { registry: registry.clone(), resource, index, known: HashSet::new() };
         tasks.spawn("authorization index", feed.run(clock.clone(), pending.clone()));
@@ -131,7 +137,7 @@ impl Feed {
                     revision = Some(reached);
                     if !filled {
                         filled = true;
-                        pending.0.fetch_sub(1, Ordering::AcqRel);
+                        pending.0.send_modify(|pending| *pending -= 1);
                     }
                 }
                 Err(status) => {
