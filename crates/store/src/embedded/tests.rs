@@ -62,11 +62,13 @@ async fn all_is_there_after_reopening_but_the_past() {
 async fn what_expired_while_nothing_ran_goes_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let start: base::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let standstill = suite::Standstill::begin();
     {
         let store = Embedded::open(options(dir.path(), Clock::simulated(start))).unwrap();
         let hour = Duration::from_secs(3600);
         store.commit(Txn::default().put_for("/e".into(), Bytes::new(), hour)).await.unwrap();
     }
+    standstill.end().await;
     let later = Clock::simulated(start + 2 * Duration::from_secs(3600));
     let store = Embedded::open(options(dir.path(), later)).unwrap();
     let mut watch = store.watch(&"/".into(), 2);
