@@ -43,7 +43,7 @@ const STICKY_CLIENTS_MAX: u32 = 1 << 20;
 /// Upstream's bit, so that other software that knows it does the right thing.
 pub const MASQUERADE_MARK: u32 = 0x4000;
 /// How many backends a service with affinity may have: slots stay below the masquerade bit.
-pub const STICKY_SLOTS_MAX: usize = MASQUERADE_MARK as usize;
+pub const STICKY_SLOTS_MAX: usize = MASQUERADE_MARK as usize - 1;
 
 const PRIORITY_DESTINATION_NAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
@@ -182,7 +182,7 @@ pub fn create_class(batch: &mut Batch, class: &Class) {
         return;
     }
     mark(batch, &chain, class.masquerade);
-    let slot = frontend(Rule::new(family), 0).random(reg(words + 2), class.count, first_slot(class.outside));
+    let slot = frontend(Rule::new(family), 0).random(reg(words + 2), class.count, first_slot(class.outside, false));
     batch.add_rule(&chain, &to_backend(slot, 0));
 }
 
@@ -198,7 +198,7 @@ fn stick(batch: &mut Batch, chain: &str, class: &Class, timeout_ms: u64) {
 
     batch.add_rule(chain, &start().in_map(STICKY, reg(0), reg(slot)).set_mark(reg(slot)));
     batch.add_rule(chain, &kept);
-    let drawn = Rule::new(family).random(reg(0), class.count, first_slot(class.outside));
+    let drawn = Rule::new(family).random(reg(0), class.count, first_slot(class.outside, true));
     batch.add_rule(chain, &drawn.set_mark(reg(0)));
     mark(batch, chain, class.masquerade);
     batch.add_rule(chain, &kept);
@@ -221,9 +221,9 @@ fn to_backend(rule: Rule, key: u32) -> Rule {
     rule.in_map(BACKENDS, reg(key), reg(8)).translate_destination(reg(8), reg(8 + words))
 }
 
-/// Where the slots of a pool start.
-pub fn first_slot(outside: bool) -> u32 {
-    if outside { OUTSIDE_SLOT_FIRST } else { 0 }
+/// Where the slots of a pool start. With affinity 0 is left out, since it is the mark of a packet that nobody has marked.
+pub fn first_slot(outside: bool, sticky: bool) -> u32 {
+    if outside { OUTSIDE_SLOT_FIRST } else { u32::from(sticky) }
 }
 
 /// Loads destination address, protocol and destination port into registers from `first` on.

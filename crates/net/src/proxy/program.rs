@@ -219,7 +219,7 @@ impl Program {
                     if self.classes.insert(class) {
                         pending.classes.push(class);
                     }
-                    for (slot, backend) in (layout::first_slot(outside)..).zip(slots) {
+                    for (slot, backend) in (layout::first_slot(outside, programmed.affinity_s.is_some())..).zip(slots) {
                         let to = Data::Value(Value::new().address(backend.address).port(backend.port));
                         if programmed.affinity_s.is_some() {
                             let marked = slot | layout::MASQUERADE_MARK;
@@ -295,7 +295,7 @@ fn moved(frontend: Frontend, before: Option<&Programmed>, after: Option<&Program
             let pool = if outside { programmed.outside.as_ref() } else { Some(&programmed.main) };
             pool.map(Installed::backends).unwrap_or_default().to_vec()
         };
-        let first = layout::first_slot(outside);
+        let first = layout::first_slot(outside, true);
         let sticky = after.filter(|after| after.affinity_s.is_some());
         let now: HashMap<Backend, u32> = sticky.map(pool).unwrap_or_default().into_iter().zip(first..).collect();
         for (backend, slot) in pool(before).into_iter().zip(first..) {

@@ -163,7 +163,7 @@ fn a_client_with_affinity_stays_until_its_backend_goes() {
 #[test]
 fn clients_with_affinity_follow_a_backend_to_its_new_slot() {
     let (mut node, _outside) = Node::alone();
-    let clients: Vec<_> = (0..6).map(|index| node.pod(&format!("client{index}"))).collect();
+    let clients: Vec<_> = (0..14).map(|index| node.pod(&format!("client{index}"))).collect();
     let pods: Vec<_> = ["a", "b", "c"].iter().map(|id| node.pod(id)).collect();
     for ((pod, _), name) in pods.iter().zip(["a", "b", "c"]) {
         pod.serve("0.0.0.0:8080", name);
@@ -172,6 +172,7 @@ fn clients_with_affinity_follow_a_backend_to_its_new_slot() {
     let all: Vec<(&str, &str)> = pods.iter().map(|(_, ip)| (&**ip, "n1")).collect();
     sync(&mut node, "web", &sticky, &[slice(Protocol::Tcp, &all)]);
     let before: Vec<String> = clients.iter().map(|(client, _)| client.ask_name("10.43.0.7:80")).collect();
+    assert!(before.iter().collect::<HashSet<_>>().len() > 1, "clients spread over the backends");
     // The first slot's backend goes, and the last one's moves into its place.
     sync(&mut node, "web", &sticky, &[slice(Protocol::Tcp, &all[1..])]);
     for ((client, _), name) in clients.iter().zip(&before) {
@@ -190,6 +191,22 @@ fn a_service_may_lead_to_the_node_itself() {
     web(&mut node, &[("192.0.2.1", "")]);
     assert_eq!(client.ask("10.43.0.7:80"), Ok(format!("node {client_ip}")));
     assert_eq!(node.namespace.ask_name("10.43.0.7:80"), "node");
+}
+
+#[test]
+fn a_node_without_any_uplink_serves_and_refuses_too() {
+    let namespace = Namespace::new();
+    namespace.address("lo", "192.0.2.1/32");
+    let mut node = Node::new("n1", namespace, "10.42.1.0/24", "192.0.2.1", net::route::Overlay::Auto);
+    let (client, _) = node.pod("client");
+    let (a, a_ip) = node.pod("a");
+    a.serve("0.0.0.0:8080", "a");
+    web(&mut node, &[(&a_ip, "n1")]);
+    for from in [&client, &node.namespace, &a] {
+        assert_eq!(from.ask_name("10.43.0.7:80"), "a");
+        assert_eq!(from.ask_name("192.0.2.1:30080"), "a");
+        assert_eq!(from.ask("10.43.9.9:80"), Err(ErrorKind::ConnectionRefused));
+    }
 }
 
 #[test]
