@@ -55,6 +55,11 @@ impl ServiceAllocators {
         self.pools.iter().map(AddressPool::cidr)
     }
 
+    /// The first address of the primary range, which the `kubernetes` Service has.
+    pub fn first_address(&self) -> Option<IpAddr> {
+        self.pools.first().map(AddressPool::first)
+    }
+
     /// Takes a port that a stored Service has.
     pub(super) fn note_port(&self, port: u16) -> bool {
         self.ports.lock().take(Some(port)).is_ok()

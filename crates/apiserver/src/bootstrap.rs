@@ -1,10 +1,64 @@
 //! What every cluster has: namespaces, default roles, priority classes, the service range and the `kubernetes` Service. Made
-//! with ordinary writes and set right at every start.
+//! with ordinary writes under the server's own identity and set right at every start.
+//!
+//! ```text
+//! wanted objects (from code and `data/`) ─► missing?  ─► create
+//!                                       └─► changed? ─► merge what is missing, unless the object says not to
+//! ```
 
-use meta::Status;
+pub mod kubernetes_service;
+pub mod namespaces;
+pub mod priority_classes;
+pub mod rbac;
+pub mod service_ranges;
 
-use crate::registry::Registry;
+use client::Verb;
+use meta::{Object, Status};
 
-pub async fn run(_registry: &Registry) -> Result<(), Status> {
-    Ok(())
+use crate::context::{Context, Identity};
+use crate::registry::{Registry, Target};
+
+/// Who writes these.
+const USER: &str = "system:apiserver";
+
+/// Makes everything. Objects of one step do not depend on each other and share commits.
+pub async fn run(registry: &Registry) -> Result<(), Status> {
+    create_all(registry, namespaces::wanted()).await?;
+    let mut rest = priority_classes::wanted();
+    rest.extend(service_ranges::wanted(registry));
+    create_all(registry, rest).await?;
+    rbac::reconcile(registry).await?;
+    kubernetes_service::reconcile(registry).await
+}
+
+pub(super) fn context(verb: Verb) -> Context {
+    let mut cx = Context::of(Identity::new(USER, &["system:masters"]), verb);
+    cx.options.field_manager = "coracle".into();
+    cx
+}
+
+/// The target of an object that names its kind.
+pub(super) fn target(registry: &Registry, object: &Object) -> Result<Target, Status> {
+    let gvk = object.gvk().ok_or_else(|| Status::internal("an object of the server's own has no kind"))?;
+    let kinds = registry.kinds();
+    let kind = kinds.by_gvk(&gvk).ok_or_else(|| Status::internal(format!("{gvk} is not served")))?;
+    Ok(Target::object(kind, &object.key()))
+}
+
+/// Creates those that do not exist; what exists stays as it is.
+async fn create_all(registry: &Registry, objects: Vec<Object>) -> Result<(), Status> {
+    let creates = objects.into_iter().map(|object| create(registry, object));
+    futures::future::try_join_all(creates).await.map(drop)
+}
+
+pub(super) async fn create(registry: &Registry, object: Object) -> Result<(), Status> {
+    let one = target(registry, &object)?;
+    if registry.exists(&one) {
+        return Ok(());
+    }
+    let collection = Target { name: String::new(), ..one };
+    match registry.create(&context(Verb::Create), &collection, object).await {
+        Err(error) if !error.is_already_exists() => Err(error),
+        _ => Ok(()),
+    }
 }

@@ -29,6 +29,8 @@ pub mod target;
 mod update;
 mod watching;
 mod writing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

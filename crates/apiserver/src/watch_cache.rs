@@ -16,6 +16,7 @@
 //! Deliberately not here: which freshness a request asks for, pages, selectors' texts (that is `registry::read`).
 
 pub mod change;
+pub mod expected;
 pub mod feed;
 pub mod kind_cache;
 
@@ -31,6 +32,7 @@ use store::{Key, ProgressHandle, Revision, Store};
 use tokio::sync::watch;
 
 pub use change::Change;
+use expected::Expected;
 pub use kind_cache::{KindCache, Scope, Subscription};
 
 use crate::transformer::Transformer;
@@ -48,6 +50,8 @@ pub struct WatchCache {
     kinds: RwLock<HashMap<Arc<str>, Arc<KindCache>>>,
     applied: watch::Sender<Revision>,
     progress: Mutex<Option<ProgressHandle>>,
+    /// What writes under way are about to bring, so that it need not be read again.
+    pub(crate) expected: Expected,
 }
 
 impl WatchCache {
@@ -68,6 +72,7 @@ impl WatchCache {
             kinds: RwLock::new(by_segment.collect()),
             applied: watch::Sender::new(0),
             progress: Mutex::new(None),
+            expected: Expected::default(),
         });
         let revision = cache.load().await?;
         let watch = cache.store.watch(&Key::from(ROOT), revision);

@@ -36,16 +36,26 @@ impl Registry {
         let plain = form::encode(write.row, object)?;
         let key = store_key(write.row, write.key)?;
         let value = self.transformer.seal(write.row, &key, plain.clone())?;
+        let header = Arc::new(Header::of(write.row, object));
+        let _expectation = self.cache.expected.add(&value, plain.clone(), header.clone());
         let mut txn = Txn::default().when(key.clone(), write.expect);
         txn = match write.row.strategy.time_to_live_seconds(object) {
             Some(seconds) => txn.put_for(key, value, Duration::from_secs(seconds)),
             None => txn.put(key, value),
         };
-        let header = Arc::new(Header::of(write.row, object));
         let Written::Done(revision) = self.commit(txn, write.along).await? else { return Ok(Written::Lost) };
+        if let Some(stored) = self.of_revision(write.row, write.key, revision) {
+            return Ok(Written::Done(stored));
+        }
         let media = Media::sniff(&plain);
         let stored = Stored::new(write.row.clone(), write.key.clone(), revision, media, plain, header);
         Ok(Written::Done(Arc::new(stored)))
+    }
+
+    /// The shared object that the feed has made of a write, unless somebody has written again since.
+    fn of_revision(&self, row: &Kind, key: &ObjectKey, revision: Revision) -> Option<Arc<Stored>> {
+        let index = self.cache.of(&row.stored.as_ref()?.key_segment)?;
+        index.get(key).filter(|stored| stored.revision == revision)
     }
 
     /// Deletes an object that still has the expected revision. Returns the revision of the delete.
@@ -62,7 +72,14 @@ impl Registry {
             txn.ops.push(op);
         }
         match self.store.commit(txn).await.map_err(feed::status)? {
-            Committed::Done { revision, .. } => Ok(Written::Done(revision)),
+            Committed::Done { revision, .. } => {
+                // Whoever was answered finds the write in memory: admission and allocation look nowhere else. The feed is
+                // as fast as the store's watch; should it lag all the same, the write is durable and the answer not held up.
+                if let Err(error) = self.cache.reach(revision).await {
+                    tracing::warn!(revision, %error, "the watch cache lags behind a write");
+                }
+                Ok(Written::Done(revision))
+            }
             Committed::Conflict { .. } => Ok(Written::Lost),
         }
     }

@@ -37,6 +37,16 @@ impl Registry {
         self.cache.of(segment)?.get(key)
     }
 
+    /// The object of a target as memory has it.
+    pub fn found(&self, target: &super::Target) -> Option<Arc<Stored>> {
+        self.cached(&target.kind.stored.as_ref()?.key_segment, &target.key())
+    }
+
+    /// Whether memory has the object.
+    pub fn exists(&self, target: &super::Target) -> bool {
+        self.found(target).is_some()
+    }
+
     /// The object as everything committed before this call left it.
     pub async fn current(&self, segment: &str, key: &ObjectKey) -> Result<Option<Arc<Stored>>, Status> {
         let index = self.index(segment)?;

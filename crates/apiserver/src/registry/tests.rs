@@ -1,0 +1,7 @@
+//! The verbs over the real store and cache, kind-independent behaviour first.
+
+mod fixture;
+mod lists;
+mod pods;
+mod services;
+mod writes;

@@ -1,0 +1,59 @@
+//! Services: addresses and ports are taken in the write and given back with it.
+
+use serde_json::{Value, json};
+
+use super::fixture::Fixture;
+
+fn body(name: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    spec["ports"] = json!([{"port": 80}]);
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_service_gets_an_address_that_nobody_else_gets() {
+    let fixture = Fixture::new().await;
+    let made = fixture.create("", "v1", "services", body("s", json!({}))).await.unwrap();
+    let address = made.str_at(&["spec", "clusterIP"]).to_string();
+    assert!(address.starts_with("10.43."), "{address}");
+    let record = fixture.get(&fixture.target("networking.k8s.io", "v1", "ipaddresses", &address)).await.unwrap();
+    assert_eq!(record.str_at(&["spec", "parentRef", "name"]), "s");
+    let error = fixture.create("", "v1", "services", body("t", json!({"clusterIP": address}))).await.unwrap_err();
+    assert_eq!(error.code, 422);
+    assert!(error.message.contains("provided IP is already allocated"), "{error}");
+    fixture.delete(&fixture.target("", "v1", "services", "s")).await.unwrap();
+    let taken = fixture.create("", "v1", "services", body("t", json!({"clusterIP": address}))).await.unwrap();
+    assert_eq!(taken.str_at(&["spec", "clusterIP"]), address);
+}
+
+#[tokio::test]
+async fn a_refused_service_takes_nothing() {
+    let fixture = Fixture::new().await;
+    let spec = json!({"type": "NodePort", "clusterIP": "10.43.7.7"});
+    let mut with_port = body("s", spec);
+    with_port["spec"]["ports"][0]["nodePort"] = 30_080.into();
+    fixture.create("", "v1", "services", with_port.clone()).await.unwrap();
+    with_port["metadata"]["name"] = "t".into();
+    with_port["spec"]["clusterIP"] = "10.43.7.8".into();
+    let error = fixture.create("", "v1", "services", with_port).await.unwrap_err();
+    assert!(error.message.contains("provided port is already allocated"), "{error}");
+    let free = body("u", json!({"clusterIP": "10.43.7.8"}));
+    fixture.create("", "v1", "services", free).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_gives_back_what_it_no_longer_needs() {
+    let fixture = Fixture::new().await;
+    let made = fixture.create("", "v1", "services", body("s", json!({"type": "NodePort"}))).await.unwrap();
+    let port = made.list_at(&["spec", "ports"])[0]["nodePort"].as_u64().unwrap();
+    assert!((30_000..=32_767).contains(&port));
+    let target = fixture.target("", "v1", "services", "s");
+    let mut plain = made.clone();
+    plain.set(&["spec", "type"], "ClusterIP");
+    plain.set(&["spec", "ports"], json!([{"port": 80, "protocol": "TCP", "targetPort": 80}]));
+    let plain = fixture.update(&target, plain).await.unwrap();
+    assert_eq!(plain.str_at(&["spec", "clusterIP"]), made.str_at(&["spec", "clusterIP"]));
+    let mut other = body("t", json!({"type": "NodePort"}));
+    other["spec"]["ports"][0]["nodePort"] = port.into();
+    fixture.create("", "v1", "services", other).await.unwrap();
+}
