@@ -25,7 +25,7 @@ pub use device::DeviceRule;
 pub use limits::Limits;
 
 /// The host's cgroup trees.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Hierarchies {
     /// One tree, mounted here.
     Unified(PathBuf),

@@ -68,6 +68,8 @@ pub struct Options {
     pub registries: Registries,
     /// What an image's layer may grow to.
     pub layer_limits: UnpackLimits,
+    /// The host's cgroups; `None` finds out.
+    pub hierarchies: Option<Hierarchies>,
     /// Gives sandboxes their network.
     pub network: Arc<dyn PodNetwork>,
     /// Time.
@@ -134,7 +136,7 @@ impl Runtime {
             clock: options.clock,
             tasks: options.tasks,
             program: syscalls::readonly_self().map_err(at("clone the program's mount"))?,
-            hierarchies: Hierarchies::detect().map_err(at("find cgroups"))?,
+            hierarchies: options.hierarchies.map_or_else(Hierarchies::detect, Ok).map_err(at("find cgroups"))?,
             images: Arc::new(images),
             sandboxes: Table::default(),
             containers: Table::default(),

@@ -10,7 +10,9 @@ use cri::{
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::{
-    Runtime, disk,
+    Runtime,
+    cgroup::Hierarchies,
+    disk,
     events::Event,
     shim::{self, SandboxPlan, protocol::Request},
     spec,
@@ -69,7 +71,7 @@ pub fn network_view(sandbox: &Sandbox) -> SandboxNetwork {
     }
 }
 
-fn plan(id: &str, config: &PodSandboxConfig) -> SandboxPlan {
+fn plan(id: &str, config: &PodSandboxConfig, hierarchies: &Hierarchies) -> SandboxPlan {
     let own_network = !uses_host_network(config);
     let mut sysctls: BTreeMap<String, String> = BTreeMap::new();
     if own_network {
@@ -79,6 +81,7 @@ fn plan(id: &str, config: &PodSandboxConfig) -> SandboxPlan {
     }
     sysctls.extend(config.linux.iter().flat_map(|linux| linux.sysctls.clone()));
     SandboxPlan {
+        hierarchies: hierarchies.clone(),
         own_network,
         own_ipc: !uses_host_ipc(config),
         hostname: own_network.then(|| config.hostname.clone()),
@@ -169,7 +172,7 @@ impl Runtime {
 
     async fn build_sandbox(&self, sandbox: &Arc<Sandbox>, config: &PodSandboxConfig) -> Result<(), Error> {
         let folder = &sandbox.folder;
-        let plan = plan(&sandbox.id, config);
+        let plan = plan(&sandbox.id, config, self.hierarchies());
         let prepare = || -> io::Result<()> {
             fs::create_dir(folder)?;
             disk::set_mode(folder, 0o711)?;
@@ -299,7 +302,7 @@ mod tests {
         let mut config = PodSandboxConfig { hostname: "p".into(), ..Default::default() };
         let linux = config.linux.insert(Default::default());
         linux.sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "1024".into());
-        let made = plan("x", &config);
+        let made = plan("x", &config, &Hierarchies::Unified("/".into()));
         assert_eq!(made.sysctls["net.ipv4.ip_unprivileged_port_start"], "1024");
         assert_eq!(made.sysctls["net.ipv4.ping_group_range"], "0 2147483647");
         assert!(made.own_network && made.own_ipc && made.hostname.as_deref() == Some("p"));

@@ -47,8 +47,10 @@ pub const SOCKET: &str = "shim.sock";
 pub const PLAN: &str = "shim.json";
 
 /// What a sandbox is made of.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxPlan {
+    /// The host's cgroups.
+    pub hierarchies: Hierarchies,
     /// A network namespace of its own; otherwise the host's.
     pub own_network: bool,
     /// An IPC namespace of its own.
@@ -77,21 +79,21 @@ pub fn main(folder: &Path) -> i32 {
 }
 
 fn run(folder: &Path) -> Result<(), String> {
-    let (plan, hierarchies) = prepare(folder).map_err(|failure| failure.0)?;
+    let plan = prepare(folder).map_err(|failure| failure.0)?;
     let pause = match plan.shared_processes {
-        true => Some(process::start_pause(&hierarchies, &plan.cgroup).map_err(|error| format!("pause: {error}"))?),
+        true => Some(process::start_pause(&plan.hierarchies, &plan.cgroup).map_err(|error| format!("pause: {error}"))?),
         false => None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("start event loop: {error}"))?;
-    let served = tokio::task::LocalSet::new().block_on(&runtime, server::serve(hierarchies, pause));
+    let served = tokio::task::LocalSet::new().block_on(&runtime, server::serve(plan.hierarchies, pause));
     served.map_err(|error| format!("serve {SOCKET}: {error}"))
 }
 
 /// Leaves Coracle's session and makes the pod's namespaces.
-fn prepare(folder: &Path) -> Result<(SandboxPlan, Hierarchies), crate::launch::Failure> {
+fn prepare(folder: &Path) -> Result<SandboxPlan, crate::launch::Failure> {
     // Already a session's leader when started by hand; being one is all that counts.
     let _ = rustix::process::setsid();
     // For people who list processes; executed by descriptor it would go by a number.
@@ -100,7 +102,6 @@ fn prepare(folder: &Path) -> Result<(SandboxPlan, Hierarchies), crate::launch::F
     std::env::set_current_dir(folder).doing("enter sandbox folder")?;
     let plan = fs::read(PLAN).doing("read sandbox plan")?;
     let plan: SandboxPlan = serde_json::from_slice(&plan).map_err(io::Error::from).doing("read sandbox plan")?;
-    let hierarchies = Hierarchies::detect().doing("find cgroups")?;
     // Not being allowed to is clamped: the runtime has said so once.
     let _ = fs::write("/proc/self/oom_score_adj", plan.oom_score_adj.to_string());
     let mut flags = 0;
@@ -122,7 +123,7 @@ fn prepare(folder: &Path) -> Result<(SandboxPlan, Hierarchies), crate::launch::F
         let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
         fs::write(&path, value).doing(format!("set sysctl {name} to {value:?}"))?;
     }
-    Ok((plan, hierarchies))
+    Ok(plan)
 }
 
 /// Starts a shim for the sandbox in `folder`, from `program`, and waits until it can be connected to.

@@ -8,7 +8,6 @@
 //! attach everything, hide and protect paths, pivot.
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
@@ -324,5 +323,5 @@ fn pivot(root: &OwnedFd) -> Result<(), Failure> {
     rustix::process::fchdir(root).doing("enter root")?;
     rustix::process::pivot_root(".", ".").doing("pivot_root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing("detach the host's root")?;
-    std::env::set_current_dir("/").map_err(io::Error::from).doing("enter new root")
+    std::env::set_current_dir("/").doing("enter new root")
 }

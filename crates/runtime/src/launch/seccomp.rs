@@ -341,7 +341,7 @@ mod tests {
             4 => ARCHITECTURE,
             _ => {
                 let argument = arguments[((offset - 16) / 8) as usize];
-                if offset % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+                if offset.is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
             }
         };
         let (mut position, mut accumulator) = (0, 0);

@@ -27,6 +27,7 @@ cases! {
         sandboxes_and_containers_can_be_removed_twice,
         logs_go_on_after_rotation,
         use_is_measured,
+        containers_live_in_the_unified_hierarchy_too,
         starts_quickly,
     }
     confinement {

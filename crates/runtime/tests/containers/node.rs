@@ -11,7 +11,7 @@ use std::{
 use base::{Clock, Tasks};
 use cri::{Cri, Error, PodAddresses, PodNetwork, SandboxNetwork, v1::*};
 use parking_lot::Mutex;
-use runtime::{Options, Runtime, image::Registries};
+use runtime::{Options, Runtime, cgroup::Hierarchies, image::Registries};
 
 use crate::image;
 
@@ -139,11 +139,22 @@ pub fn run(case: Case) {
 
 impl Node {
     pub async fn open(folder: &Path, cgroup: &str, registries: Registries, tasks: Tasks) -> Self {
+        Self::open_with(folder, cgroup, registries, tasks, None).await
+    }
+
+    pub async fn open_with(
+        folder: &Path,
+        cgroup: &str,
+        registries: Registries,
+        tasks: Tasks,
+        hierarchies: Option<Hierarchies>,
+    ) -> Self {
         let network = Arc::new(FakeNetwork::default());
         let options = Options {
             root: folder.join("runtime"),
             registries: registries.clone(),
             layer_limits: Default::default(),
+            hierarchies,
             network: network.clone(),
             clock: Clock::system(),
             tasks: tasks.clone(),

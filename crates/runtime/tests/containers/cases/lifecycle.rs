@@ -87,7 +87,7 @@ pub async fn an_ended_container_is_seen_after_a_restart_and_logs_are_unbroken(no
     fs::write(gate.join("a"), "").unwrap();
     fs::write(gate.join("b"), "").unwrap();
     let node = node.reopened().await;
-    assert_eq!(*node.network.reconciled.lock(), [sandbox.clone()]);
+    assert_eq!(*node.network.reconciled.lock(), std::slice::from_ref(&sandbox));
     let status = node.ended(&ends).await;
     assert_eq!((status.exit_code, node.log(&status, "stdout").as_str()), (4, "before\nafter\n"));
     let status = node.status(&stays).await;
@@ -283,6 +283,35 @@ pub async fn use_is_measured(node: Node) {
     assert!(value(linux.memory.unwrap().usage_bytes) > 0);
     let images = node.runtime.image_fs_info(Default::default()).await.unwrap().image_filesystems;
     assert!(value(images[0].used_bytes) > 100_000);
+}
+
+/// A hybrid host has the new tree without controllers: enough to be born in it, be seen in it and be killed by it.
+pub async fn containers_live_in_the_unified_hierarchy_too(node: Node) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let Some(root) = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4))
+    else {
+        return;
+    };
+    node.tasks.shutdown().await;
+    let tree = runtime::cgroup::Hierarchies::Unified(root.into());
+    let tasks = base::Tasks::root();
+    let node = Node::open_with(&node.folder, &node.cgroup, Default::default(), tasks, Some(tree)).await;
+    let sandbox = node.sandbox().await;
+    let id = node.start(&sandbox, &node.script("sleep 1000 & sleep 1000")).await;
+    let group = fs::read_to_string(format!("/proc/{}/cgroup", node.pid(&id).await)).unwrap();
+    assert!(group.contains(&format!("0::{}/{id}", node.cgroup)), "{group}");
+    let script = "grep 0:: /proc/self/cgroup; grep 0:: /proc/1/cgroup; grep -q . /sys/fs/cgroup/cgroup.procs && echo members; \
+                  mknod /dev/k c 1 11; head -c 1 /dev/k >/dev/null 2>&1 && echo read; head -c 3 /dev/zero | wc -c";
+    let seen = String::from_utf8(node.exec(&id, script).await.unwrap().stdout).unwrap();
+    assert_eq!(seen, "0::/\n0::/\nmembers\n3\n");
+    let request = ContainerStatsRequest { container_id: id.clone() };
+    let stats = Cri::container_stats(&node.runtime, request).await.unwrap().stats.unwrap();
+    assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
+    node.stop(&id, 0).await;
+    assert_eq!(node.status(&id).await.exit_code, 137);
+    node.runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
+    assert!(!std::path::Path::new(root).join(node.cgroup.trim_start_matches('/')).join(&id).exists());
+    node.tasks.shutdown().await;
 }
 
 /// Not a promise (that is `bench`'s), but printed where it can be seen.

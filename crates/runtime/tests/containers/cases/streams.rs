@@ -113,8 +113,7 @@ pub async fn attach_feeds_and_follows_the_container(node: Node) {
 
 pub async fn ports_are_forwarded_to_the_pods_loopback(node: Node) {
     let sandbox = node.sandbox().await;
-    let script =
-        "nc -l -p 8080 -s 127.0.0.1 -e cat & until grep -q :1F90 /proc/net/tcp; do true; done; touch /tmp/up; wait";
+    let script = "nc -l -p 8080 -e cat & until cat /proc/net/tcp* | grep -q :1F90; do true; done; touch /tmp/up; wait";
     let id = node.start(&sandbox, &node.script(script)).await;
     node.exec(&id, "until test -e /tmp/up; do true; done").await.unwrap();
     let mut stream = node.runtime.open_port_forward(&sandbox, 8080).await.unwrap();
