@@ -241,6 +241,8 @@ fn what_goes_leaves_no_names_behind() {
     assert_eq!(ask(&zone, "7.0.43.10.in-addr.arpa.", Ptr), "not ours");
     assert_eq!(ask(&zone, "db.default.svc.cluster.local.", V4), "10.42.1.2");
     assert_eq!(ask(&zone, "3.2.42.10.in-addr.arpa.", Ptr), "not ours");
+    let addresses: Vec<String> = zone.endpoint_ips.keys().map(IpAddr::to_string).collect();
+    assert!(!addresses.contains(&"10.42.2.3".to_owned()), "{addresses:?}");
     zone.set_namespace("default", false);
     assert_eq!(ask(&zone, "10-42-1-7.default.pod.cluster.local.", V4), "NXDOMAIN");
 }
