@@ -194,6 +194,12 @@ impl Proxy {
         }
         self.in_step = false;
         for program in &mut self.programs {
+            // A family that the cluster does not have may be one that the kernel does not have.
+            let family = program.table().family;
+            let cidrs = self.config.pod_cidrs.iter().chain(&self.config.service_cidrs);
+            if program.is_empty() && !cidrs.into_iter().any(|cidr| Family::of(cidr.addr()) == family) {
+                continue;
+            }
             self.nft.commit(program.full(&self.config.pod_cidrs, &self.config.service_cidrs))?;
         }
         self.in_step = true;

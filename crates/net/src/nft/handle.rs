@@ -102,6 +102,10 @@ impl Nft {
 
     /// Deletes a table, or does nothing when there is none.
     pub fn delete_table(&mut self, table: &Table) -> Result<(), NftError> {
+        // Asked first, because a kernel without the family would refuse the batch.
+        if !self.tables(table.family)?.contains(&table.name) {
+            return Ok(());
+        }
         let mut batch = Batch::new(table);
         batch.add_table();
         batch.delete_table();

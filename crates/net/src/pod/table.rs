@@ -85,7 +85,7 @@ impl PodTable {
     /// Makes the tables hold exactly these records' ports, in one step each.
     pub fn replace<'a>(&mut self, records: impl Iterator<Item = &'a Record> + Clone) -> Result<(), NftError> {
         self.in_step = false;
-        for family in [Family::V4, Family::V6] {
+        for family in self.families() {
             let mut batch = Batch::new(&self.table(family));
             batch.renew_table();
             self.create(&mut batch);
@@ -120,6 +120,12 @@ impl PodTable {
         [Family::V4, Family::V6].into_iter().try_for_each(|family| self.nft.delete_table(&self.table(family)))
     }
 
+    /// The families of the cluster; the kernel may lack the other.
+    fn families(&self) -> Vec<Family> {
+        let has = |family: &Family| self.inside.iter().any(|cidr| Family::of(cidr.addr()) == *family);
+        [Family::V4, Family::V6].into_iter().filter(has).collect()
+    }
+
     fn table(&self, family: Family) -> Table {
         Table { family, name: self.name.clone() }
     }
@@ -128,7 +134,7 @@ impl PodTable {
         if record.ports.is_empty() || !self.in_step {
             return Ok(());
         }
-        for family in [Family::V4, Family::V6] {
+        for family in self.families() {
             let mut batch = Batch::new(&self.table(family));
             for (set, elements) in elements(record, family) {
                 change(&mut batch, set, &elements);
