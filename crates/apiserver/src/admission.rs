@@ -94,7 +94,12 @@ pub trait Plugin: Send + Sync + 'static {
     }
 
     /// Creates, updates and (without an object) deletes, after validation.
-    async fn validate(&self, _registry: &Registry, _review: &Review<'_>, _object: Option<&Object>) -> Result<(), Status> {
+    async fn validate(
+        &self,
+        _registry: &Registry,
+        _review: &Review<'_>,
+        _object: Option<&Object>,
+    ) -> Result<(), Status> {
         Ok(())
     }
 }

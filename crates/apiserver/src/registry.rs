@@ -26,11 +26,11 @@ mod patching;
 mod read;
 mod scale;
 pub mod target;
+#[cfg(test)]
+mod tests;
 mod update;
 mod watching;
 mod writing;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,11 +51,11 @@ pub(crate) use update::Revision;
 use crate::admission::Admission;
 use crate::allocators::{ServiceAllocators, repair};
 use crate::authz::Authorizer;
+use crate::bootstrap;
 use crate::context::Context;
 use crate::subresources::{self, token::TokenSigner};
 use crate::transformer::{Seal, Transformer};
 use crate::watch_cache::WatchCache;
-use crate::bootstrap;
 
 /// A kind (or a subresource of one) that is answered and not stored: reviews, tokens. Registered by group and resource.
 #[async_trait]

@@ -34,9 +34,9 @@ impl Plugin for Certificates {
                 let signer = old.str_at(&["spec", "signerName"]);
                 refused(format!("user not permitted to sign requests with signerName {signer:?}"))
             }
-            (Operation::Create, "", _) if is_for_masters(new) => refused(format!(
-                "use of {CLIENT_SIGNER} signer with {PRIVILEGED} group is not allowed"
-            )),
+            (Operation::Create, "", _) if is_for_masters(new) => {
+                refused(format!("use of {CLIENT_SIGNER} signer with {PRIVILEGED} group is not allowed"))
+            }
             _ => Ok(()),
         }
     }

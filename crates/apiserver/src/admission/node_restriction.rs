@@ -63,7 +63,9 @@ fn check(review: &Review<'_>, object: Option<&Object>) -> Result<(), Status> {
         ("", "nodes", _) => own_node(review, node, object),
         ("", "persistentvolumeclaims", sub) if sub != "status" => Err("may only update PVC status".into()),
         ("coordination.k8s.io", "leases", _) => lease(review, node, object),
-        ("storage.k8s.io", "csinodes", _) => own_name(review, node, object, "can only access CSINode with the same name as the requesting node"),
+        ("storage.k8s.io", "csinodes", _) => {
+            own_name(review, node, object, "can only access CSINode with the same name as the requesting node")
+        }
         ("resource.k8s.io", "resourceslices", _) => slice(review, node, object),
         _ => Ok(()),
     };
@@ -74,7 +76,9 @@ fn pod(review: &Review<'_>, node: &str, object: Option<&Object>) -> Result<(), S
     match (review.operation, object, review.old) {
         (Operation::Create, Some(pod), _) => mirror_pod(node, pod),
         (Operation::Delete, _, Some(old)) if old.str_at(&["spec", "nodeName"]) == node => Ok(()),
-        (Operation::Delete, _, _) => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
+        (Operation::Delete, _, _) => {
+            Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
+        }
         _ => Err(format!("unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods")),
     }
 }
@@ -115,16 +119,22 @@ fn referenced(pod: &Object) -> Option<&'static str> {
     if !pod.list_at(&["spec", "imagePullSecrets"]).is_empty() {
         return Some("secrets");
     }
-    let kinds = [("secret", "secrets"), ("configMap", "configmaps"), ("persistentVolumeClaim", "persistentvolumeclaims")];
+    let kinds =
+        [("secret", "secrets"), ("configMap", "configmaps"), ("persistentVolumeClaim", "persistentvolumeclaims")];
     let of_volume = |volume: &Value| kinds.iter().find(|(field, _)| volume.get(field).is_some()).map(|(_, kind)| *kind);
     if let Some(kind) = pod.list_at(&["spec", "volumes"]).iter().find_map(of_volume) {
         return Some(kind);
     }
     let text = Value::Object(pod.0.clone()).to_string();
-    [("\"secretKeyRef\"", "secrets"), ("\"secretRef\"", "secrets"), ("\"configMapKeyRef\"", "configmaps"), ("\"configMapRef\"", "configmaps")]
-        .into_iter()
-        .find(|(field, _)| text.contains(field))
-        .map(|(_, kind)| kind)
+    [
+        ("\"secretKeyRef\"", "secrets"),
+        ("\"secretRef\"", "secrets"),
+        ("\"configMapKeyRef\"", "configmaps"),
+        ("\"configMapRef\"", "configmaps"),
+    ]
+    .into_iter()
+    .find(|(field, _)| text.contains(field))
+    .map(|(_, kind)| kind)
 }
 
 fn pod_status(review: &Review<'_>, node: &str, object: Option<&Object>) -> Result<(), String> {
@@ -265,7 +275,15 @@ mod tests {
 
     #[test]
     fn an_agent_may_set_only_its_own_labels() {
-        let keys = ["kubernetes.io/hostname", "a/b", "x.node-restriction.kubernetes.io/y", "k8s.io/z", "node.kubernetes.io/q", "plain", "topology.kubernetes.io/zone"];
+        let keys = [
+            "kubernetes.io/hostname",
+            "a/b",
+            "x.node-restriction.kubernetes.io/y",
+            "k8s.io/z",
+            "node.kubernetes.io/q",
+            "plain",
+            "topology.kubernetes.io/zone",
+        ];
         assert_eq!(restricted(keys.into_iter()), ["k8s.io/z", "x.node-restriction.kubernetes.io/y"]);
     }
 

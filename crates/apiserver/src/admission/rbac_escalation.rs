@@ -107,7 +107,11 @@ fn split(rule: &Rule) -> Vec<Rule> {
         }
         for group in &rule.api_groups {
             for resource in &rule.resources {
-                let names = if rule.resource_names.is_empty() { vec![None] } else { rule.resource_names.iter().map(Some).collect() };
+                let names = if rule.resource_names.is_empty() {
+                    vec![None]
+                } else {
+                    rule.resource_names.iter().map(Some).collect()
+                };
                 parts.extend(names.into_iter().map(|name| Rule {
                     verbs: vec![verb.clone()],
                     api_groups: vec![group.clone()],
@@ -130,12 +134,13 @@ fn covers(held: &Rule, part: &Rule) -> bool {
         held.resources.iter().any(|own| own == "*" || own == wanted || Some(own) == any_of_sub.as_ref())
     };
     let path = |wanted: &String| {
-        held.non_resource_urls.iter().any(|own| {
-            own == wanted || own.strip_suffix('*').is_some_and(|prefix| wanted.starts_with(prefix))
-        })
+        held.non_resource_urls
+            .iter()
+            .any(|own| own == wanted || own.strip_suffix('*').is_some_and(|prefix| wanted.starts_with(prefix)))
     };
     let names = held.resource_names.is_empty()
-        || (!part.resource_names.is_empty() && part.resource_names.iter().all(|name| held.resource_names.contains(name)));
+        || (!part.resource_names.is_empty()
+            && part.resource_names.iter().all(|name| held.resource_names.contains(name)));
     has(&held.verbs, &part.verbs)
         && if part.non_resource_urls.is_empty() {
             has(&held.api_groups, &part.api_groups) && part.resources.iter().all(resource) && names
@@ -176,9 +181,10 @@ mod tests {
             parts.filter(|part| !held.iter().any(|rule| covers(rule, part))).map(|part| compact(&part)).collect()
         };
         assert_eq!(missing(&[Rule::everything()]), Vec::<String>::new());
-        assert_eq!(missing(&[Rule::on("*", "", "pods"), Rule::on("get", "", "*/log")]), [
-            "{APIGroups:[\"\"], Resources:[\"pods/log\"], Verbs:[\"list\"]}"
-        ]);
+        assert_eq!(
+            missing(&[Rule::on("*", "", "pods"), Rule::on("get", "", "*/log")]),
+            ["{APIGroups:[\"\"], Resources:[\"pods/log\"], Verbs:[\"list\"]}"]
+        );
         let named = Rule { resource_names: vec!["a".into()], ..Rule::on("*", "*", "*") };
         assert_eq!(missing(&[named]).len(), 4);
     }

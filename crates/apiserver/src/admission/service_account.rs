@@ -40,8 +40,7 @@ impl Plugin for ServiceAccount {
         pod.set(&["spec", "serviceAccount"], name.as_str());
         let namespace = &review.target.namespace;
         let Some(account) = find(registry, &ObjectKey::new(namespace, &name)).await? else {
-            let why =
-                format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+            let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
             return Err(review.forbidden(Some(pod), why));
         };
         let account = account.stored_object()?;
@@ -155,7 +154,11 @@ mod tests {
         for (pod, account, expected) in [
             (json!({}), json!({}), true),
             (json!({}), json!({"automountServiceAccountToken": false}), false),
-            (json!({"spec": {"automountServiceAccountToken": true}}), json!({"automountServiceAccountToken": false}), true),
+            (
+                json!({"spec": {"automountServiceAccountToken": true}}),
+                json!({"automountServiceAccountToken": false}),
+                true,
+            ),
         ] {
             assert_eq!(wants_token(&object(pod.clone()), &object(account)), expected, "{pod}");
         }

@@ -102,7 +102,12 @@ impl Allocators for Allocation<'_> {
         self.allocators.families()
     }
 
-    async fn service_address(&self, owner: &Object, family: IpFamily, wanted: Option<IpAddr>) -> Result<IpAddr, String> {
+    async fn service_address(
+        &self,
+        owner: &Object,
+        family: IpFamily,
+        wanted: Option<IpAddr>,
+    ) -> Result<IpAddr, String> {
         let mut of_family = self.allocators.pools.iter().filter(|pool| pool.family() == family);
         let address = match wanted {
             Some(address) => {
@@ -118,9 +123,7 @@ impl Allocators for Allocation<'_> {
                 }
                 address
             }
-            None => {
-                of_family.find_map(|pool| pool.pick(|address| self.is_free(address))).ok_or("range is full")?
-            }
+            None => of_family.find_map(|pool| pool.pick(|address| self.is_free(address))).ok_or("range is full")?,
         };
         if !self.allocators.held.lock().insert(address) {
             return Err("provided IP is already allocated".into());

@@ -96,7 +96,10 @@ impl PortPool {
     pub fn take(&mut self, wanted: Option<u16>) -> Result<u16, String> {
         let port = match wanted {
             Some(port) if !(self.first..=self.last).contains(&port) => {
-                return Err(format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.first, self.last));
+                return Err(format!(
+                    "provided port is not in the valid range. The range of valid ports is {}-{}",
+                    self.first, self.last
+                ));
             }
             Some(port) if self.taken.contains(&port) => return Err("provided port is already allocated".into()),
             Some(port) => port,

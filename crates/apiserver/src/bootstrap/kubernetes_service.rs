@@ -23,12 +23,15 @@ pub async fn reconcile(registry: &Registry) -> Result<(), Status> {
     let Some(address) = registry.allocators().first_address() else { return Ok(()) };
     let mut service = named(&GroupVersionKind::new("", "v1", "Service"));
     service.set_meta("labels", json!({"component": "apiserver", "provider": "kubernetes"}));
-    service.set(&["spec"], json!({
-        "type": "ClusterIP",
-        "clusterIP": address.to_string(),
-        "sessionAffinity": "None",
-        "ports": [{"name": PORT_NAME, "protocol": "TCP", "port": SERVICE_PORT, "targetPort": 6443}],
-    }));
+    service.set(
+        &["spec"],
+        json!({
+            "type": "ClusterIP",
+            "clusterIP": address.to_string(),
+            "sessionAffinity": "None",
+            "ports": [{"name": PORT_NAME, "protocol": "TCP", "port": SERVICE_PORT, "targetPort": 6443}],
+        }),
+    );
     create(registry, service).await
 }
 

@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_added() {
-        let wanted = Object::from_value(json!({"rules": [{"verbs": ["get"]}], "metadata": {"labels": {"a": "b"}}})).unwrap();
+        let wanted =
+            Object::from_value(json!({"rules": [{"verbs": ["get"]}], "metadata": {"labels": {"a": "b"}}})).unwrap();
         assert_eq!(missing(&wanted, &wanted), None);
         let own = Object::from_value(json!({"rules": [{"verbs": ["x"]}], "metadata": {"labels": {"a": "b"}}})).unwrap();
         assert_eq!(missing(&own, &wanted), Some(json!({"rules": [{"verbs": ["x"]}, {"verbs": ["get"]}]})));

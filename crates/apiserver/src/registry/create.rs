@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::commit::{Write, Written};
 use super::metadata::{self, validation};
-use super::writing::refuse_invalid;
 use super::ownership::{self, Origin};
+use super::writing::refuse_invalid;
 use super::{Answer, Outcome, Registry, Target};
 use crate::admission::{Operation, Review};
 use crate::context::Context;
@@ -25,6 +25,9 @@ impl Registry {
         let row = self.storage_row(target, "create")?;
         let body = prepare_body(cx, target, body)?;
         let mut object = self.complete(target, &row, body)?;
+        row.strategy.before_create(&self.request(cx, target), &mut object);
+        // What admission adds belongs to nobody.
+        ownership::settle(cx, target, &row, origin, &mut object, None, self.clock.now());
         let review = Review::new(cx, target, &row, Operation::Create, None);
         self.admission.admit(self, &review, &mut object).await?;
         let generated = object.name().is_empty() && !object.generate_name().is_empty();
@@ -33,7 +36,7 @@ impl Registry {
             if generated {
                 new.set_meta("name", metadata::generate_name(object.generate_name()));
             }
-            match self.create_once(&review, new.clone(), origin).await? {
+            match self.create_once(&review, new.clone()).await? {
                 Written::Done(outcome) => return Ok(outcome),
                 Written::Lost if attempt == ATTEMPTS_MAX => return Err(taken(target, &new, generated)),
                 Written::Lost if generated => {}
@@ -43,19 +46,13 @@ impl Registry {
         Err(Status::internal("the attempts are counted"))
     }
 
-    async fn create_once(
-        &self,
-        review: &Review<'_>,
-        mut new: Object,
-        origin: Origin,
-    ) -> Result<Written<Outcome>, Status> {
+    async fn create_once(&self, review: &Review<'_>, mut new: Object) -> Result<Written<Outcome>, Status> {
         let Review { cx, target, row, .. } = *review;
         let request = self.request(cx, target);
         metadata::fill_new(&mut new, self.clock.now());
         row.strategy.before_create(&request, &mut new);
         let generation = if row.strategy.has_generation() { Value::from(1) } else { Value::Null };
         new.set_meta("generation", generation);
-        ownership::settle(cx, target, row, origin, &mut new, None, self.clock.now());
         let mut errors = validation::of_new(row, &new);
         errors.extend(row.strategy.validate_create(&new));
         refuse_invalid(row, &new, &errors)?;

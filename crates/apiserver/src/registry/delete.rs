@@ -140,7 +140,13 @@ impl Registry {
         let has_work = new.finalizers().next().is_some() || !new.list_at(&["spec", "finalizers"]).is_empty();
         let grace = match (row.strategy.default_grace_period_seconds(old), options.grace_period_seconds) {
             (None, _) | (Some(0), _) => 0,
-            (Some(_), Some(asked)) => if asked < 0 { 1 } else { asked },
+            (Some(_), Some(asked)) => {
+                if asked < 0 {
+                    1
+                } else {
+                    asked
+                }
+            }
             (Some(default), None) => default.max(0),
         };
         if let Some(since) = old.deletion_timestamp() {
@@ -186,8 +192,7 @@ fn set_propagation(object: &mut Object, options: &DeleteOptions) -> bool {
         (Some(_), _) | (None, Some(false)) => None,
         (None, None) => return false,
     };
-    let mut after: Vec<String> =
-        before.iter().filter(|own| *own != ORPHAN && *own != FOREGROUND).cloned().collect();
+    let mut after: Vec<String> = before.iter().filter(|own| *own != ORPHAN && *own != FOREGROUND).cloned().collect();
     after.extend(asked.map(String::from));
     if after == before {
         return false;

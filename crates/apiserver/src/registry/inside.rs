@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use meta::{Object, ObjectKey, Status};
 
-use super::commit::store_key;
 use super::Registry;
+use super::commit::store_key;
 use crate::allocators::{Allocation, ServiceAllocators};
 use crate::authz::{Attributes, Decision, RuleList};
 use crate::context::Identity;

@@ -37,9 +37,7 @@ pub fn match_target(target: &Target, body: &mut Object) -> Result<(), Status> {
         return Ok(());
     }
     let (own, url) = (body.name(), &target.name);
-    Err(Status::bad_request(format!(
-        "the name of the object ({own}) does not match the name on the URL ({url})"
-    )))
+    Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({url})")))
 }
 
 /// Drops owner references that occur twice, and warns.
@@ -126,7 +124,8 @@ mod tests {
 
     #[test]
     fn deletion_is_finished_when_nothing_is_waited_for() {
-        let mut object = Object::from_value(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})).unwrap();
+        let mut object =
+            Object::from_value(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})).unwrap();
         assert!(is_finished(&object));
         object.set(&["spec", "finalizers"], json!(["kubernetes"]));
         assert!(!is_finished(&object));

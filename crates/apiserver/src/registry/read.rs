@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::Kind;
 use meta::{LabelSelector, ObjectKey, Reason, Status};
 use store::{Key, Span, StoreError};
 
@@ -46,10 +47,10 @@ impl Registry {
         }
     }
 
-    pub(super) fn selection(&self, cx: &Context, target: &Target) -> Result<Selection, Status> {
+    pub(super) fn selection(&self, cx: &Context, target: &Target, stored: &Kind) -> Result<Selection, Status> {
         let selection = Selection {
             labels: LabelSelector::parse(&cx.options.label_selector)?,
-            fields: fields::selector(&target.kind, &cx.options.field_selector)?,
+            fields: fields::selector(&target.kind, stored, &cx.options.field_selector)?,
         };
         Ok(selection)
     }
@@ -62,7 +63,7 @@ impl Registry {
 
     pub(super) async fn read_page(&self, cx: &Context, target: &Target) -> Result<Page, Status> {
         let cache = self.cache_of(target, "list")?;
-        let selection = self.selection(cx, target)?;
+        let selection = self.selection(cx, target, &cache.kind)?;
         let scope = Self::scope(target, &selection);
         let limit = usize::try_from(cx.options.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let asked = Asked { cache: &cache, scope: &scope, selection: &selection, limit };
@@ -99,7 +100,9 @@ impl Registry {
                 status.continue_token = Some(ContinueToken { revision: None, ..token }.encode());
                 status
             }
-            StoreError::FutureRevision { .. } => Status::bad_request("continue key is not valid: it is from the future"),
+            StoreError::FutureRevision { .. } => {
+                Status::bad_request("continue key is not valid: it is from the future")
+            }
             other => feed::status(other),
         })
     }

@@ -23,7 +23,14 @@ fn view(target: &Target, object: &Object) -> Result<Object, Status> {
         }
     }
     let replicas = |path: &[&str]| object.i64_at(path).unwrap_or(0);
-    scale.set(&["spec"], if replicas(&["spec", "replicas"]) == 0 { json!({}) } else { json!({"replicas": replicas(&["spec", "replicas"])}) });
+    scale.set(
+        &["spec"],
+        if replicas(&["spec", "replicas"]) == 0 {
+            json!({})
+        } else {
+            json!({"replicas": replicas(&["spec", "replicas"])})
+        },
+    );
     let mut status = Map::new();
     status.insert("replicas".into(), replicas(&["status", "replicas"]).into());
     let selector = selector(target, object)?;

@@ -9,8 +9,8 @@ use meta::{FieldError, FieldPath, Object, Status};
 
 use super::commit::{Write, Written};
 use super::metadata::{self, validation};
-use super::writing::refuse_invalid;
 use super::ownership::{self, Origin};
+use super::writing::refuse_invalid;
 use super::{Outcome, Registry, Target, patching};
 use crate::admission::{Operation, Review};
 use crate::context::Context;
@@ -19,12 +19,15 @@ use crate::stored::Stored;
 /// How often a write that somebody was faster than is made anew.
 const ATTEMPTS_MAX: usize = 32;
 
+/// A change in place; it runs once for each attempt.
+pub(crate) type Edit = dyn Fn(&mut Object) -> Result<(), Status> + Send + Sync;
+
 /// What the new object is made from.
 pub(crate) enum Revision {
     Replace(Object),
     Patch(PatchKind, Bytes),
     /// A change that the server makes itself, such as a binding: sees the object in its storage version.
-    Edit(Box<dyn Fn(&mut Object) -> Result<(), Status> + Send + Sync>),
+    Edit(Box<Edit>),
 }
 
 impl Revision {
@@ -76,7 +79,13 @@ impl Registry {
     }
 
     /// The object that a write to what does not exist creates, where the kind or the patch allows that.
-    fn to_create(&self, cx: &Context, target: &Target, row: &Kind, revision: &Revision) -> Result<Option<Object>, Status> {
+    fn to_create(
+        &self,
+        cx: &Context,
+        target: &Target,
+        row: &Kind,
+        revision: &Revision,
+    ) -> Result<Option<Object>, Status> {
         if !target.subresource.is_empty() {
             return Ok(None);
         }
@@ -117,10 +126,12 @@ impl Registry {
             Revision::Edit(_) => body,
             _ => self.complete(target, row, body)?,
         };
+        self.settle(cx, target, row, &mut new, &old, revision)?;
+        // What admission adds belongs to nobody.
+        ownership::settle(cx, target, row, revision.origin(), &mut new, Some(&old), self.clock.now());
         let review = Review::new(cx, target, row, Operation::Update, Some(&old));
         self.admission.admit(self, &review, &mut new).await?;
         self.settle(cx, target, row, &mut new, &old, revision)?;
-        ownership::settle(cx, target, row, revision.origin(), &mut new, Some(&old), self.clock.now());
         if same(&new, &old) {
             return Ok(Step::Done(Outcome::found(current.clone())));
         }

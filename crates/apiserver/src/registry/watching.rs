@@ -27,7 +27,7 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 impl Registry {
     pub(super) async fn start_watch(&self, cx: &Context, target: &Target) -> Result<Events, Status> {
         let cache = self.cache_of(target, "watch")?;
-        let selection = Arc::new(self.selection(cx, target)?);
+        let selection = Arc::new(self.selection(cx, target, &cache.kind)?);
         let scope = Self::scope(target, &selection);
         let after = freshness::parse(&cx.options.resource_version)?;
         let initial = cx.options.send_initial_events;

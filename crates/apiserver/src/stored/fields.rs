@@ -1,118 +1,68 @@
-//! The fields that each kind can be selected by, as one table, and how selectors of other versions are read.
+//! The fields that objects are selected by.
+//!
+//! A kind's strategy says which; the few kinds that have selectable fields and no strategy yet are listed here. Beside these,
+//! every kind has `metadata.name` and `metadata.namespace`, which the key knows.
 
 use api::Kind;
 use meta::{FieldSelector, GroupResource, Object, Status};
-use serde_json::Value;
 use smallvec::SmallVec;
 
-/// How a selectable field is read from the storage version.
-#[derive(Clone, Copy)]
-enum Read {
-    /// The value at the path that the selector names.
-    Path,
-    /// An integer; 0 when absent.
-    Number(&'static [&'static str]),
-    /// `true` or `false`; `false` when absent.
-    Flag,
-    /// The first entry of `status.podIPs`.
-    PodIp,
-    /// The component an event came from, in its old or new place.
-    EventSource,
-    /// A field of no value, allowed in selectors only.
-    Nothing,
-}
+/// Selectable fields and their values.
+pub type Fields = SmallVec<[(&'static str, Box<str>); 2]>;
 
-type Row = (&'static str, Read);
+/// A field, where its value is, and whether it is a number (0 when absent) or text.
+type Row = (&'static str, &'static [&'static str], bool);
 
-const EVENT: &[Row] = &[
-    ("involvedObject.kind", Read::Path),
-    ("involvedObject.namespace", Read::Path),
-    ("involvedObject.name", Read::Path),
-    ("involvedObject.uid", Read::Path),
-    ("involvedObject.apiVersion", Read::Path),
-    ("involvedObject.resourceVersion", Read::Path),
-    ("involvedObject.fieldPath", Read::Path),
-    ("reason", Read::Path),
-    ("reportingComponent", Read::Path),
-    ("source", Read::EventSource),
-    ("type", Read::Path),
-];
-
-/// Beside `metadata.name` and `metadata.namespace`, which every kind has.
 fn rows(resource: &GroupResource) -> &'static [Row] {
     match (&*resource.group, &*resource.resource) {
-        ("", "pods") => &[
-            ("spec.nodeName", Read::Path),
-            ("spec.restartPolicy", Read::Path),
-            ("spec.schedulerName", Read::Path),
-            ("spec.serviceAccountName", Read::Path),
-            ("spec.hostNetwork", Read::Flag),
-            ("status.phase", Read::Path),
-            ("status.podIP", Read::PodIp),
-            ("status.podIPs", Read::Nothing),
-            ("status.nominatedNodeName", Read::Path),
+        ("", "replicationcontrollers") => &[("status.replicas", &["status", "replicas"], true)],
+        ("batch", "jobs") => &[("status.successful", &["status", "succeeded"], true)],
+        ("certificates.k8s.io", "clustertrustbundles") => &[("spec.signerName", &["spec", "signerName"], false)],
+        ("certificates.k8s.io", "podcertificaterequests") => &[
+            ("spec.signerName", &["spec", "signerName"], false),
+            ("spec.podName", &["spec", "podName"], false),
+            ("spec.nodeName", &["spec", "nodeName"], false),
         ],
-        ("", "nodes") => &[("spec.unschedulable", Read::Flag)],
-        ("", "namespaces") => &[("status.phase", Read::Path)],
-        ("", "secrets") => &[("type", Read::Path)],
-        ("", "services") => &[("spec.clusterIP", Read::Path), ("spec.type", Read::Path)],
-        ("", "replicationcontrollers") | ("apps", "replicasets") => {
-            &[("status.replicas", Read::Number(&["status", "replicas"]))]
+        ("resource.k8s.io", "resourceslices") => {
+            &[("spec.nodeName", &["spec", "nodeName"], false), ("spec.driver", &["spec", "driver"], false)]
         }
-        ("batch", "jobs") => &[("status.successful", Read::Number(&["status", "succeeded"]))],
-        ("" | "events.k8s.io", "events") => EVENT,
-        ("certificates.k8s.io", "certificatesigningrequests" | "clustertrustbundles") => {
-            &[("spec.signerName", Read::Path)]
-        }
-        ("certificates.k8s.io", "podcertificaterequests") => {
-            &[("spec.signerName", Read::Path), ("spec.podName", Read::Path), ("spec.nodeName", Read::Path)]
-        }
-        ("resource.k8s.io", "resourceslices") => &[("spec.nodeName", Read::Path), ("spec.driver", Read::Path)],
-        ("coordination.k8s.io", "leasecandidates") => &[("spec.leaseName", Read::Path)],
+        ("coordination.k8s.io", "leasecandidates") => &[("spec.leaseName", &["spec", "leaseName"], false)],
         _ => &[],
     }
 }
 
 /// Reads all selectable fields of an object in the storage version. Empty values are left out: absent reads as empty.
-pub fn read(resource: &GroupResource, object: &Object) -> SmallVec<[(&'static str, Box<str>); 2]> {
-    let rows = rows(resource).iter();
-    rows.map(|(field, how)| (*field, read_one(field, *how, object))).filter(|(_, value)| !value.is_empty()).collect()
+pub fn read(kind: &Kind, object: &Object) -> Fields {
+    let special = kind.strategy.selectable_fields(object).into_iter();
+    let special = special.map(|(field, value)| (field, value.into_boxed_str()));
+    let listed = rows(&kind.group_resource()).iter().map(|(field, path, number)| {
+        let value =
+            if *number { object.i64_at(path).unwrap_or(0).to_string() } else { object.str_at(path).to_string() };
+        (*field, value.into_boxed_str())
+    });
+    special.chain(listed).filter(|(_, value)| !value.is_empty()).collect()
 }
 
-fn read_one(field: &str, how: Read, object: &Object) -> Box<str> {
-    let path = || field.split('.').collect::<SmallVec<[&str; 4]>>();
-    match how {
-        Read::Path => object.str_at(&path()).into(),
-        Read::Number(path) => object.i64_at(path).unwrap_or(0).to_string().into(),
-        Read::Flag => object.bool_at(&path()).to_string().into(),
-        Read::PodIp => {
-            let first = object.list_at(&["status", "podIPs"]).first();
-            first.and_then(|ip| ip.get("ip")).and_then(Value::as_str).unwrap_or_default().into()
-        }
-        Read::EventSource => {
-            let component = object.str_at(&["source", "component"]);
-            if component.is_empty() { object.str_at(&["reportingComponent"]).into() } else { component.into() }
-        }
-        Read::Nothing => Box::default(),
-    }
-}
-
-/// Reads a selector of a request: refuses fields that the kind cannot be selected by, and renames those that another
-/// version of the kind calls differently to what [`read`] calls them.
-pub fn selector(kind: &Kind, text: &str) -> Result<FieldSelector, Status> {
+/// Reads a selector of a request on a kind that is stored as `stored`: refuses fields that the kind cannot be selected by, and
+/// renames those that the requested version calls differently to what [`read`] calls them.
+pub fn selector(kind: &Kind, stored: &Kind, text: &str) -> Result<FieldSelector, Status> {
     let mut selector = FieldSelector::parse(text)?;
-    let resource = kind.group_resource();
-    let rows = rows(&resource);
+    let names: Vec<&str> = if selector.is_everything() { Vec::new() } else { names(stored) };
     for term in &mut selector.terms {
-        if let Some(renamed) = renamed(&resource, &term.field) {
+        if let Some(renamed) = renamed(&kind.group_resource(), &term.field) {
             term.field = renamed;
         }
         let of_all = term.field == "metadata.name" || (term.field == "metadata.namespace" && kind.namespaced());
-        if !of_all && !rows.iter().any(|(field, _)| *field == term.field) {
-            return Err(Status::bad_request(unsupported(rows, &term.field)));
+        if !of_all && !names.contains(&term.field.as_str()) {
+            return Err(Status::bad_request(unsupported(&names, &term.field)));
         }
     }
     Ok(selector)
+}
+
+fn names(stored: &Kind) -> Vec<&'static str> {
+    let special = stored.strategy.selectable_fields(&Object::default()).into_iter().map(|(field, _)| field);
+    special.chain(rows(&stored.group_resource()).iter().map(|(field, ..)| *field)).collect()
 }
 
 fn renamed(resource: &GroupResource, field: &str) -> Option<String> {
@@ -125,8 +75,8 @@ fn renamed(resource: &GroupResource, field: &str) -> Option<String> {
     }
 }
 
-fn unsupported(rows: &[Row], field: &str) -> String {
-    if rows.is_empty() {
+fn unsupported(names: &[&str], field: &str) -> String {
+    if names.is_empty() {
         format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     } else {
         format!("field label not supported: {field}")
@@ -136,16 +86,32 @@ fn unsupported(rows: &[Row], field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meta::GroupVersionKind;
     use serde_json::json;
+    use std::sync::Arc;
+
+    fn kind(group: &str, kind: &str) -> Arc<Kind> {
+        api::builtin().by_gvk(&GroupVersionKind::new(group, "v1", kind)).unwrap().clone()
+    }
 
     #[test]
     fn reads_what_selectors_name() {
-        let pod = Object::from_value(json!({"spec": {"nodeName": "n"}, "status": {"podIPs": [{"ip": "10.42.0.2"}]}}));
-        let fields = read(&GroupResource::new("", "pods"), &pod.unwrap());
+        let pod = Object::from_value(json!({"spec": {"nodeName": "n"}})).unwrap();
+        let fields = read(&kind("", "Pod"), &pod);
         let found = |name: &str| fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.to_string());
         assert_eq!(found("spec.nodeName").as_deref(), Some("n"));
         assert_eq!(found("spec.hostNetwork").as_deref(), Some("false"));
-        assert_eq!(found("status.podIP").as_deref(), Some("10.42.0.2"));
         assert_eq!(found("status.phase"), None);
+        let job = Object::from_value(json!({"status": {"succeeded": 2}})).unwrap();
+        assert_eq!(&*read(&kind("batch", "Job"), &job)[0].1, "2");
+    }
+
+    #[test]
+    fn another_version_names_fields_its_own_way() {
+        let (core, events) = (kind("", "Event"), kind("events.k8s.io", "Event"));
+        let read = selector(&events, &core, "regarding.name=a,reportingController=b").unwrap();
+        assert_eq!(read.to_string(), "involvedObject.name=a,reportingComponent=b");
+        let error = selector(&kind("", "Pod"), &kind("", "Pod"), "spec.x=a").unwrap_err();
+        assert_eq!(error.message, "field label not supported: spec.x");
     }
 }

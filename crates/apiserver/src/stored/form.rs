@@ -19,18 +19,10 @@ pub fn convert(kind: &Kind, mut object: Object, api_version: &str) -> Result<Obj
     if object.api_version() == api_version {
         return Ok(object);
     }
-    let to = in_version(kind, api_version)?;
-    match row(&to).or(row(&kind.gvk())).and_then(|row| row.stored.as_ref()?.convert) {
-        Some(convert) => convert(object, &to),
-        // The row of the version it comes from may have what the storage version's own row has not.
-        None => match object.gvk().and_then(|from| row(&from)).and_then(|row| row.stored.as_ref()?.convert) {
-            Some(convert) => convert(object, &to),
-            None => {
-                object.set_gvk(&to);
-                Ok(object)
-            }
-        },
+    if object.gvk().is_none() {
+        object.set_gvk(&kind.gvk());
     }
+    api::convert::convert(object, &in_version(kind, api_version)?)
 }
 
 fn in_version(kind: &Kind, api_version: &str) -> Result<GroupVersionKind, Status> {

@@ -20,7 +20,7 @@ pub struct Header {
     pub finalizers: Vec<String>,
     pub deletion_timestamp: Option<Timestamp>,
     /// Selectable field and value, besides name and namespace, which the key has.
-    pub fields: SmallVec<[(&'static str, Box<str>); 2]>,
+    pub fields: fields::Fields,
 }
 
 impl Header {
@@ -32,7 +32,7 @@ impl Header {
             owner_references: object.owner_references(),
             finalizers: object.finalizers().map(String::from).collect(),
             deletion_timestamp: object.deletion_timestamp(),
-            fields: fields::read(&kind.group_resource(), object),
+            fields: fields::read(kind, object),
         }
     }
 

@@ -70,7 +70,10 @@ fn assign(pod: &mut Object, binding: &Object, node: &str, now: &str) -> Result<(
     for (key, value) in binding.labels().filter(|(key, _)| key.starts_with("topology.kubernetes.io/")) {
         pod.set(&["metadata", "labels", key], value);
     }
-    set_condition(pod, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    set_condition(
+        pod,
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
+    );
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Eviction: a delete that asks the pod's disruption budget first.
 
-use client::door::DeleteOptions;
 use client::Verb;
+use client::door::DeleteOptions;
 use meta::{LabelSelector, Object, Reason, Status, StatusCause};
 use serde_json::{Value, json};
 
@@ -129,7 +129,8 @@ mod tests {
             Object::from_value(json!({"metadata": {"name": "b", "generation": 1}, "status": status})).unwrap()
         };
         assert!(check(&budget(json!({"observedGeneration": 1, "disruptionsAllowed": 1}))).is_ok());
-        let refused = check(&budget(json!({"observedGeneration": 1, "desiredHealthy": 3, "currentHealthy": 2}))).unwrap_err();
+        let refused =
+            check(&budget(json!({"observedGeneration": 1, "desiredHealthy": 3, "currentHealthy": 2}))).unwrap_err();
         assert_eq!((refused.code, refused.message.as_str()), (429, REFUSED));
         let details = refused.details.unwrap();
         assert_eq!(details.causes[0].message, "The disruption budget b needs 3 healthy pods and has 2 currently");

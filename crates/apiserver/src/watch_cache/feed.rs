@@ -96,7 +96,14 @@ impl WatchCache {
     }
 
     /// An entry that cannot be read is left out, and said: one broken object must not take the server down.
-    fn read(&self, kind: &KindCache, path: &str, key: &Key, revision: Revision, value: &bytes::Bytes) -> Option<Arc<Stored>> {
+    fn read(
+        &self,
+        kind: &KindCache,
+        path: &str,
+        key: &Key,
+        revision: Revision,
+        value: &bytes::Bytes,
+    ) -> Option<Arc<Stored>> {
         let object_key = kind.object_key(path)?;
         if let Some(known) = self.expected.find(value) {
             let media = Media::sniff(&known.plain);

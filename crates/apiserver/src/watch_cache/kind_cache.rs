@@ -104,7 +104,14 @@ impl KindCache {
 
     /// The objects in the scope after `start` (a path; empty for the beginning) that `wanted` takes, at most `limit`; and the
     /// revision they are of, given how far the whole cache has come. The flag says whether more follow.
-    pub fn list(&self, scope: &Scope, start: &str, limit: usize, applied: impl Fn() -> Revision, wanted: impl Fn(&Stored) -> bool) -> Listed {
+    pub fn list(
+        &self,
+        scope: &Scope,
+        start: &str,
+        limit: usize,
+        applied: impl Fn() -> Revision,
+        wanted: impl Fn(&Stored) -> bool,
+    ) -> Listed {
         let state = self.state.read();
         let mut listed = Listed { revision: state.revision.max(applied()), ..Listed::default() };
         for (path, stored) in state.range(scope, start) {
@@ -130,22 +137,34 @@ impl KindCache {
     }
 
     /// Starts a watch with the present.
-    pub fn subscribe_now(&self, scope: &Scope, selection: &Arc<Selection>, applied: impl Fn() -> Revision) -> Subscription {
+    pub fn subscribe_now(
+        &self,
+        scope: &Scope,
+        selection: &Arc<Selection>,
+        applied: impl Fn() -> Revision,
+    ) -> Subscription {
         let mut state = self.state.write();
-        let matching = |stored: &&Arc<Stored>| scope.holds(&stored.key) && selection.matches(&stored.key, &stored.header);
+        let matching =
+            |stored: &&Arc<Stored>| scope.holds(&stored.key) && selection.matches(&stored.key, &stored.header);
         let initial = state.range(scope, "").map(|(_, stored)| stored).filter(matching).cloned().collect();
         let revision = state.revision.max(applied());
         Subscription { initial, revision, backlog: Vec::new(), live: state.join(scope, selection) }
     }
 
     /// Starts a watch with the first change after `after`.
-    pub fn subscribe_after(&self, after: Revision, scope: &Scope, selection: &Arc<Selection>) -> Result<Subscription, TooOld> {
+    pub fn subscribe_after(
+        &self,
+        after: Revision,
+        scope: &Scope,
+        selection: &Arc<Selection>,
+    ) -> Result<Subscription, TooOld> {
         let mut state = self.state.write();
         if after < state.window_start {
             return Err(TooOld { oldest: state.window_start });
         }
         let first = state.window.partition_point(|change| change.revision <= after);
-        let backlog = state.window.range(first..).filter(|change| concerns(change, scope, selection)).cloned().collect();
+        let backlog =
+            state.window.range(first..).filter(|change| concerns(change, scope, selection)).cloned().collect();
         let revision = state.revision.max(after);
         Ok(Subscription { initial: Vec::new(), revision, backlog, live: state.join(scope, selection) })
     }
@@ -182,7 +201,11 @@ pub struct Listed {
 
 impl State {
     /// The objects of the scope's namespace (or all), after a path.
-    fn range<'a>(&'a self, scope: &Scope, start: &str) -> impl Iterator<Item = (&'a Box<str>, &'a Arc<Stored>)> + use<'a> {
+    fn range<'a>(
+        &'a self,
+        scope: &Scope,
+        start: &str,
+    ) -> impl Iterator<Item = (&'a Box<str>, &'a Arc<Stored>)> + use<'a> {
         let namespace = format!("{}/", scope.namespace);
         let first = match (scope.namespace.is_empty(), start.is_empty()) {
             (_, false) => Bound::Excluded(Box::from(start)),
@@ -218,5 +241,6 @@ fn concerns(change: &Change, scope: &Scope, selection: &Selection) -> bool {
     let matches = |stored: &Option<Arc<Stored>>| {
         stored.as_ref().is_some_and(|stored| selection.matches(&stored.key, &stored.header))
     };
-    change.object().is_some_and(|stored| scope.holds(&stored.key)) && (matches(&change.current) || matches(&change.previous))
+    change.object().is_some_and(|stored| scope.holds(&stored.key))
+        && (matches(&change.current) || matches(&change.previous))
 }

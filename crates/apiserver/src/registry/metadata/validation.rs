@@ -109,8 +109,7 @@ fn owners(object: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
             let why = "version must not be empty";
             errors.push(FieldError::invalid(&path.child("apiVersion"), text("apiVersion"), why));
         }
-        for (field, why) in
-            [("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")]
+        for (field, why) in [("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")]
         {
             if text(field).is_empty() {
                 errors.push(FieldError::invalid(&path.child(field), "", why));
@@ -176,7 +175,8 @@ mod tests {
 
     #[test]
     fn refuses_two_controllers_and_incomplete_owners() {
-        let owner = |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "1", "controller": true});
+        let owner =
+            |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "1", "controller": true});
         let mut errors = Vec::new();
         let two = object(json!({"metadata": {"ownerReferences": [owner("a"), owner("b"), {"apiVersion": "v1"}]}}));
         owners(&two, &FieldPath::new("metadata.ownerReferences"), &mut errors);

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use crate::authz::{Authorizer, Privileged};
 use crate::context::{Context, Identity};
 use crate::registry::{Config, Outcome, Registry, Target};
+use crate::subresources::token::{TokenClaims, TokenSigner};
+use crate::transformer::Seal;
 
 pub struct Fixture {
     pub registry: Arc<Registry>,
@@ -46,15 +48,28 @@ impl Fixture {
     }
 
     async fn on(store: Arc<dyn store::Store>, tasks: Tasks, dir: Arc<TempDir>) -> Self {
+        Self::with(store, tasks, dir, Arc::new(Privileged)).await
+    }
+
+    async fn with(
+        store: Arc<dyn store::Store>,
+        tasks: Tasks,
+        dir: Arc<TempDir>,
+        authorizer: Arc<dyn Authorizer>,
+    ) -> Self {
         let config = Config {
             store: store.clone(),
-            seal: None,
+            seal: Some(Arc::new(Reversed)),
             service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
-            signer: None,
+            signer: Some(Arc::new(Plain)),
         };
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Privileged);
         let registry = Registry::start(config, Vec::new(), authorizer, Clock::system(), tasks.clone()).await.unwrap();
         Fixture { registry, store, tasks, dir }
+    }
+
+    /// A registry on the same store whose users hold the given rules.
+    pub async fn ruled_by(&self, authorizer: Arc<dyn Authorizer>) -> Self {
+        Self::with(self.store.clone(), self.tasks.child(), self.dir.clone(), authorizer).await
     }
 
     /// Another registry that starts on the same store.
@@ -103,6 +118,34 @@ impl Fixture {
 
     pub fn config_maps(&self, name: &str) -> Target {
         self.target("", "v1", "configmaps", name)
+    }
+}
+
+/// "Encrypts" by turning values around, bound to their key.
+struct Reversed;
+
+impl Seal for Reversed {
+    fn seal(&self, plain: &[u8], associated: &[u8]) -> Result<Vec<u8>, String> {
+        Ok([b"k8s:enc:".as_slice(), associated, b":", &plain.iter().rev().copied().collect::<Vec<_>>()].concat())
+    }
+
+    fn open(&self, sealed: &[u8], associated: &[u8]) -> Result<Vec<u8>, String> {
+        let prefix = [b"k8s:enc:".as_slice(), associated, b":"].concat();
+        let rest = sealed.strip_prefix(prefix.as_slice()).ok_or("it was sealed for another key")?;
+        Ok(rest.iter().rev().copied().collect())
+    }
+}
+
+/// "Signs" by printing the claims.
+struct Plain;
+
+impl TokenSigner for Plain {
+    fn default_audiences(&self) -> Vec<String> {
+        vec!["api".into()]
+    }
+
+    fn sign(&self, claims: &TokenClaims) -> Result<String, Status> {
+        Ok(format!("{claims:?}"))
     }
 }
 

@@ -27,10 +27,12 @@ async fn pages_show_one_revision() {
     assert_eq!((names(&first), first.remaining), (vec!["a".into(), "b".into()], Some(3)));
     fixture.config_map("bb").await;
     fixture.delete(&fixture.config_maps("c")).await.unwrap();
-    let next = |token: String| list(&fixture, move |options| {
-        options.limit = 2;
-        options.continue_token.clone_from(&token);
-    });
+    let next = |token: String| {
+        list(&fixture, move |options| {
+            options.limit = 2;
+            options.continue_token.clone_from(&token);
+        })
+    };
     let second = next(first.continue_token).await.unwrap();
     assert_eq!((names(&second), second.revision), (vec!["c".into(), "d".into()], first.revision));
     let last = next(second.continue_token).await.unwrap();
