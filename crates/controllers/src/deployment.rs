@@ -110,12 +110,13 @@ impl Deployments {
         let model = plan::Model::new(&facts, sets.clone());
         let running = model.old().into_iter().map(|old| self.running_pods(&model.sets[old])).sum();
         let plan = plan::plan(&facts, sets, running, self.cx.clock.now());
-        let outcome = self.apply(&deployment, &facts, &plan).await;
+        let mut current = deployment.object()?;
+        let outcome = self.apply(&deployment, &facts, &plan, &mut current).await;
         let status = match &outcome {
             Ok(progress) => with_progress(plan.status, progress.as_ref(), &facts, &self.cx),
             Err(_) => plan.status,
         };
-        self.write_status(&facts, status).await?;
+        self.write_status(&facts, &current, status).await?;
         outcome?;
         let again = plan.again_after_seconds.map(Duration::from_secs);
         Ok(again.map_or(Next::Wait, Next::After))
@@ -145,12 +146,13 @@ impl Deployments {
         deployment: &Arc<Whole<Deployment>>,
         facts: &Facts,
         plan: &Plan,
+        current: &mut Object,
     ) -> Result<Option<(&'static str, String)>, Status> {
         let mut progress = None;
         for action in &plan.actions {
             match action {
                 Action::Create { replicas, annotations } => {
-                    let name = self.create(deployment, facts, *replicas, annotations).await?;
+                    let name = self.create(deployment, facts, *replicas, annotations, current).await?;
                     progress = Some(("NewReplicaSetCreated", format!("Created new replica set {name:?}")));
                 }
                 Action::Scale { set, from, to, annotations } => {
@@ -162,8 +164,8 @@ impl Deployments {
                     self.patch_set(facts, set, patch).await?;
                 }
                 Action::SetRevision(revision) => {
-                    let patch = json!({"metadata": {"uid": facts.meta.uid, "annotations": {facts::REVISION: revision.to_string()}}});
-                    self.client.patch_object(&Deployment::gvr(), &facts.meta.key, "", Patch::Merge(patch)).await?;
+                    let change = json!({"metadata": {"annotations": {facts::REVISION: revision.to_string()}}});
+                    *current = self.client.amend_object(&Deployment::gvr(), "", current, change).await?;
                 }
                 Action::Delete { set } => {
                     let key = ObjectKey::new(&facts.meta.key.namespace, set);
@@ -207,6 +209,7 @@ impl Deployments {
         facts: &Facts,
         replicas: i32,
         annotations: &[(String, String)],
+        current: &Object,
     ) -> Result<String, Status> {
         let collisions = facts.status.i64_at(&["collisionCount"]).unwrap_or(0);
         let selector = selector(&deployment.view)?;
@@ -234,8 +237,8 @@ impl Deployments {
                     // Our cache lags behind our own write; its event will bring us back.
                     return Ok(key.name.to_string());
                 }
-                let patch = json!({"status": {"collisionCount": collisions + 1}});
-                self.client.patch_object(&Deployment::gvr(), &facts.meta.key, "status", Patch::Merge(patch)).await?;
+                let change = json!({"status": {"collisionCount": collisions + 1}});
+                self.client.amend_object(&Deployment::gvr(), "status", current, change).await?;
                 Err(status)
             }
             Err(status) => {
@@ -246,16 +249,15 @@ impl Deployments {
         }
     }
 
-    async fn write_status(&self, facts: &Facts, status: Value) -> Result<(), Status> {
+    async fn write_status(&self, facts: &Facts, current: &Object, status: Value) -> Result<(), Status> {
         let unchanged = status.as_object().into_iter().flatten().all(|(field, value)| {
-            let current = facts.status.get(&[field]);
-            current == Some(value) || (current.is_none() && field != "observedGeneration" && value == 0)
+            let known = facts.status.get(&[field]);
+            known == Some(value) || (known.is_none() && field != "observedGeneration" && value == 0)
         });
         if unchanged {
             return Ok(());
         }
-        let patch = json!({"metadata": {"uid": facts.meta.uid}, "status": status});
-        match self.client.patch_object(&Deployment::gvr(), &facts.meta.key, "status", Patch::Merge(patch)).await {
+        match self.client.amend_object(&Deployment::gvr(), "status", current, json!({"status": status})).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
         }

@@ -4,7 +4,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 
-use client::{Change, Client, Deletion, Index, Lister, Next, Patch, Queue, Typed, run_workers};
+use client::{Change, Client, Deletion, Index, Lister, Next, Queue, Typed, run_workers};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use meta::{Object, ObjectKey, Status};
@@ -159,9 +159,13 @@ impl EndpointSlices {
                 self.client.create_object(&gvr, slice).await.map(drop)
             }
             Action::Update { name, endpoints } => {
-                let patch = json!({"metadata": {"labels": labels, "ownerReferences": [owner(service)]}, "endpoints": endpoints});
-                let key = ObjectKey::new(&key.namespace, &name);
-                self.client.patch_object(&gvr, &key, "", Patch::Merge(patch)).await.map(drop)
+                let known = self.slices.get(&ObjectKey::new(&key.namespace, &name));
+                let known = known.ok_or_else(|| Status::not_found(&gvr.group_resource(), &name))?;
+                let mut slice = known.object()?;
+                slice.set_meta("labels", labels.clone());
+                slice.set_meta("ownerReferences", json!([owner(service)]));
+                slice.set(&["endpoints"], endpoints);
+                self.client.update_object(&gvr, "", slice).await.map(drop)
             }
             Action::Delete { name } => {
                 let key = ObjectKey::new(&key.namespace, &name);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, Deletion, Lister, Next, Patch, Queue, Typed, run_workers};
+use client::{Client, Deletion, Lister, Next, Queue, Typed, run_workers};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use meta::{Object, ObjectKey, Status};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::{Context, WORKERS};
 
 const NAME: &str = "endpoint-controller";
 const MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
+const MANAGED_BY: &str = "endpoint-controller";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 #[derive(Clone)]
@@ -50,7 +51,10 @@ pub fn start(cx: &Context) {
 impl AllEndpoints {
     async fn sync(&self, key: &ObjectKey) -> Result<Next, Status> {
         let current = self.endpoints.get(key);
-        let Some(service) = self.services.get(key) else { return self.remove(key, current.is_some()).await };
+        let Some(service) = self.services.get(key) else {
+            // Endpoints that somebody else made need no service.
+            return self.remove(key, current.is_some_and(|it| is_ours(&it.view))).await;
+        };
         let Some(selector) = selector(&service) else { return Ok(Next::Wait) };
         let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false);
         let pods = self.pods.in_namespace(&key.namespace);
@@ -71,8 +75,10 @@ impl AllEndpoints {
         };
         let object = current.object()?;
         if object.list_at(&["subsets"]) != subsets || object.get(&["metadata", "labels"]) != Some(&labels) {
-            let patch = json!({"metadata": {"labels": labels}, "subsets": subsets});
-            self.client.patch_object(&Endpoints::gvr(), key, "", Patch::Merge(patch)).await?;
+            let mut object = object;
+            object.set_meta("labels", labels);
+            object.set(&["subsets"], subsets);
+            self.client.update_object(&Endpoints::gvr(), "", object).await?;
         }
         Ok(Next::Wait)
     }
@@ -88,13 +94,18 @@ impl AllEndpoints {
     }
 }
 
+fn is_ours(endpoints: &Endpoints) -> bool {
+    let labels = endpoints.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(MANAGED_BY_LABEL)).is_some_and(|value| value == MANAGED_BY)
+}
+
 fn labels(service: &Service) -> Value {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.remove(HEADLESS_LABEL);
     if is_headless(service) {
         labels.insert(HEADLESS_LABEL.into(), String::new());
     }
-    labels.insert(MANAGED_BY_LABEL.into(), "endpoint-controller".into());
+    labels.insert(MANAGED_BY_LABEL.into(), MANAGED_BY.into());
     json!(labels)
 }
 

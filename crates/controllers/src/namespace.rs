@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, Deletion, ListQuery, Lister, Next, Patch, Queue, Typed, run_workers};
+use client::{Client, Deletion, ListQuery, Lister, Next, Queue, Typed, run_workers};
 use k8s_openapi::api::core::v1::Namespace;
 use meta::{GroupVersionResource, Object, ObjectKey, Status, time};
 use serde_json::{Value, json};
@@ -73,7 +73,9 @@ impl Namespaces {
         }
         let object = namespace.object()?;
         if object.str_at(&["status", "phase"]) != "Terminating" {
+            // The event of this write brings us back.
             self.write_status(&object, json!({"phase": "Terminating"})).await?;
+            return Ok(Next::Wait);
         }
         let held_by_us = object.list_at(&["spec", "finalizers"]).iter().any(|finalizer| finalizer == FINALIZER);
         if !held_by_us {
@@ -138,8 +140,7 @@ impl Namespaces {
     }
 
     async fn write_status(&self, namespace: &Object, status: Value) -> Result<(), Status> {
-        let patch = json!({"metadata": {"uid": namespace.uid()}, "status": status});
-        match self.client.patch_object(&Namespace::gvr(), &namespace.key(), "status", Patch::Merge(patch)).await {
+        match self.client.amend_object(&Namespace::gvr(), "status", namespace, json!({"status": status})).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
         }

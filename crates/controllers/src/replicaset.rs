@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::reference;
-use client::{Change, Lister, Next, Patch, Queue, Typed, run_workers};
+use client::{Change, Lister, Next, Queue, Typed, run_workers};
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -216,8 +216,7 @@ impl ReplicaSets {
         if unchanged && object.get(&["status", "observedGeneration"]).is_some() {
             return Ok(());
         }
-        let patch = json!({"metadata": {"uid": object.uid()}, "status": status});
-        match self.control.client.patch_object(&ReplicaSet::gvr(), &object.key(), "status", Patch::Merge(patch)).await {
+        match self.control.client.amend_object(&ReplicaSet::gvr(), "status", &object, json!({"status": status})).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! Root CA publisher: every namespace has the certificate authority of the API server in a config map, which pods mount to know
 //! whom to trust.
 
-use client::{Next, Patch, Queue, Typed, run_workers};
+use client::{Next, Queue, Typed, run_workers};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use meta::{Object, ObjectKey};
 use serde_json::json;
@@ -47,8 +47,9 @@ pub fn start(cx: &Context, bundle: &str) {
             let right =
                 map.view.data.as_ref().is_some_and(|data| data.len() == 1 && data.get("ca.crt") == Some(&bundle));
             if !right {
-                let patch = json!([{"op": "add", "path": "/data", "value": {"ca.crt": bundle}}]);
-                client.patch::<ConfigMap>(&map_key, "", Patch::Json(patch)).await?;
+                let mut object = map.object()?;
+                object.set(&["data"], json!({"ca.crt": bundle}));
+                client.update_object(&ConfigMap::gvr(), "", object).await?;
             }
             Ok(Next::Wait)
         }

@@ -7,8 +7,8 @@ use apiserver::authn::service_account::{Bound, Claims, Verifier};
 use apiserver::subresources::token::{Reference, TokenClaims, TokenSigner};
 use apiserver::transformer::Seal;
 use meta::Status;
-use pki::service_account::{self as tokens, Binding, TokenIssuer};
 use pki::EncryptionKeys;
+use pki::service_account::{self as tokens, Binding, TokenIssuer};
 
 /// Service account tokens, made and checked with the cluster's keys.
 #[derive(Clone)]
@@ -44,7 +44,8 @@ impl TokenSigner for Tokens {
     }
 
     fn sign(&self, claims: &TokenClaims) -> Result<String, Status> {
-        let bound = |reference: &Reference| tokens::Reference { name: reference.name.clone(), uid: reference.uid.clone() };
+        let bound =
+            |reference: &Reference| tokens::Reference { name: reference.name.clone(), uid: reference.uid.clone() };
         let binding = Binding {
             namespace: claims.namespace.clone(),
             node: claims.node.as_ref().map(bound),

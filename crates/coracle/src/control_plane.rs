@@ -65,6 +65,8 @@ pub async fn start(
     let config = api_config(cluster, machine, &authority, issuer, Arc::new(store), encryption, clock, tasks)?;
     let server = ApiServer::start(config).await?;
     server.ready().await;
+    let advertised = std::net::SocketAddr::new(machine.address, server.address().port());
+    apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised).await?;
     let server_url = cluster.local_server();
     write_kubeconfig(dir, &server_url, &authority, clock)?;
     let plane = ControlPlane { server, authorities: authority };
@@ -119,8 +121,7 @@ fn api_config(
 /// Every name and address under which the API is called.
 fn serving_request(cluster: &Cluster, machine: &Machine) -> CertRequest {
     let in_cluster = format!("kubernetes.default.svc.{}", cluster.domain);
-    let names =
-        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", &in_cluster, "localhost", &machine.name];
+    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", &in_cluster, "localhost", &machine.name];
     let mut addresses = vec![[127, 0, 0, 1].into(), cluster.api_service_address(), machine.address];
     if !cluster.listen.ip().is_unspecified() {
         addresses.push(cluster.listen.ip());
@@ -162,9 +163,9 @@ fn start_controllers(plane: &ControlPlane, cluster: &Cluster, clock: &Clock, tas
 /// Every kind of object that can be listed, watched and deleted.
 fn resources() -> Vec<Resource> {
     let kinds = api::builtin();
-    let kept = kinds.served_by_default().filter(|kind| {
-        kind.stored.is_some() && ["list", "watch", "delete"].iter().all(|verb| kind.has_verb(verb))
-    });
+    let kept = kinds
+        .served_by_default()
+        .filter(|kind| kind.stored.is_some() && ["list", "watch", "delete"].iter().all(|verb| kind.has_verb(verb)));
     let resource = |kind: &Arc<api::Kind>| Resource {
         gvr: kind.gvr(),
         kind: kind.kind.to_string(),
@@ -172,8 +173,6 @@ fn resources() -> Vec<Resource> {
     };
     // One of several versions (or groups) with one storage is enough.
     let mut seen = std::collections::HashSet::new();
-    let first = |kind: &&Arc<api::Kind>| {
-        seen.insert(kind.stored.as_ref().map(|storage| storage.key_segment.clone()))
-    };
+    let first = |kind: &&Arc<api::Kind>| seen.insert(kind.stored.as_ref().map(|storage| storage.key_segment.clone()));
     kept.filter(first).map(resource).collect()
 }

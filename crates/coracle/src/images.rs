@@ -36,6 +36,7 @@ pub fn image(arguments: &ImageArguments) -> Result<()> {
             root: dir.join("runtime"),
             registries: runtime::image::Registries::default(),
             layer_limits: runtime::image::unpack::UnpackLimits::default(),
+            hierarchies: None,
             network: Arc::new(NoNetwork),
             clock: Clock::system(),
             tasks: Tasks::root(),

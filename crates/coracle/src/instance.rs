@@ -58,8 +58,7 @@ pub fn running(data_dir: &Path) -> Result<Option<i32>> {
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
     let unfinished = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file =
-            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&unfinished, path)

@@ -8,8 +8,8 @@ use base::{Clock, Tasks};
 use client::{Client, Informers};
 use ipnet::IpNet;
 use kubelet::{ClusterDns, Kubelet, Serving};
-use net::pod::network::Network;
 use net::pod::Pods;
+use net::pod::network::Network;
 use net::route::Overlay;
 use pki::LiveCertificate;
 use runtime::Runtime;
@@ -77,7 +77,8 @@ fn roots(pem: &str) -> Result<Arc<rustls::RootCertStore>> {
     use rustls::pki_types::pem::PemObject;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate = certificate.map_err(|error| anyhow::anyhow!("the cluster's authority cannot be read: {error:?}"))?;
+        let certificate =
+            certificate.map_err(|error| anyhow::anyhow!("the cluster's authority cannot be read: {error:?}"))?;
         roots.add(certificate)?;
     }
     Ok(Arc::new(roots))
@@ -94,6 +95,7 @@ pub fn runtime_options(
         root: machine.data_dir.join("runtime"),
         registries: machine.registries.clone(),
         layer_limits: UnpackLimits::default(),
+        hierarchies: None,
         network,
         clock: clock.clone(),
         tasks: tasks.child(),

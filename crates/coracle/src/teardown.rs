@@ -46,7 +46,11 @@ pub fn down(arguments: &DataArguments) -> Result<()> {
     step("unmounting volumes", unmount_below(&dir));
     step("removing network devices and rules", net::cleanup(PREFIX).map_err(Into::into));
     step("removing control groups", remove_cgroups(&dir));
-    if troubles.is_empty() { Ok(()) } else { bail!("not everything could be removed; run it again\n  {}", troubles.join("\n  ")) }
+    if troubles.is_empty() {
+        Ok(())
+    } else {
+        bail!("not everything could be removed; run it again\n  {}", troubles.join("\n  "))
+    }
 }
 
 pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
@@ -100,6 +104,7 @@ async fn end_containers(dir: &Path) -> Result<()> {
         root: dir.join("runtime"),
         registries: runtime::image::Registries::default(),
         layer_limits: runtime::image::unpack::UnpackLimits::default(),
+        hierarchies: None,
         network: Arc::new(Network::new(Pods::open(config)?)),
         clock: Clock::system(),
         tasks: Tasks::root(),

@@ -13,8 +13,9 @@ use crate::identity;
 /// Has the cluster accept `token`, if one was given.
 pub async fn provide(plane: &ControlPlane, token: Option<&str>) -> Result<()> {
     let Some(text) = token else { return Ok(()) };
-    let token = BootstrapToken::parse(text)
-        .with_context(|| "--token has to look like abcdef.0123456789abcdef: six letters or digits, a dot, sixteen more")?;
+    let token = BootstrapToken::parse(text).with_context(
+        || "--token has to look like abcdef.0123456789abcdef: six letters or digits, a dot, sixteen more",
+    )?;
     let client = Client::new(plane.server.door(identity::administrator()));
     let mut secret = Object::new(&GroupVersionKind::new("", "v1", "Secret"));
     secret.set_meta("name", token.secret_name());
