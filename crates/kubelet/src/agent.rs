@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use base::{Clock, Tasks};
 use client::events::{Recorder, reference};
-use client::{Client, Lister};
+use client::{Client, Informer, Lister};
 use cri::Cri;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use meta::Quantity;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::cgroups::Cgroups;
 use crate::config::Config;
@@ -35,7 +35,11 @@ pub struct Agent {
     pub recorder: Recorder,
     pub references: References,
     pub tokens: Tokens,
+    /// The pods of this node.
+    pub pods: Informer<Pod>,
     pub services: Lister<Service>,
+    /// Counts the runtime's events, for those who wait for any.
+    pub runtime_events: watch::Sender<u64>,
     pub cgroups: Cgroups,
     pub statuses: StatusWriter,
     pub machine: Machine,

@@ -12,8 +12,8 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Backoff, BackoffPolicy};
-use client::{Change, Informer, Typed, Watched};
+use base::{Backoff, BackoffPolicy, Tasks};
+use client::{Change, Client, Informer, Typed, Watched};
 use cri::v1::{
     GetEventsRequest, ListPodSandboxRequest, RemovePodSandboxRequest, StopContainerRequest, StopPodSandboxRequest,
 };
@@ -34,6 +34,12 @@ const RECONNECT: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(2
 /// Seconds that the containers of an unknown pod have.
 const ORPHAN_GRACE_SECONDS: i64 = 30;
 
+/// Follows the pods bound to a node.
+pub fn informer(client: &Client, tasks: &Tasks, node_name: &str) -> Informer<Pod> {
+    let field_selector = format!("spec.nodeName={node_name}");
+    Informer::start(client, tasks, Watched { field_selector, ..Watched::all(Pod::gvr()) }, &[])
+}
+
 struct Handle {
     desired: watch::Sender<Desired>,
     waker: Waker,
@@ -49,11 +55,9 @@ pub struct Pods {
 
 impl Pods {
     /// Follows the pods of this node. Returns when the first list has been handed to workers.
-    pub async fn start(agent: Arc<Agent>) -> (Self, Informer<Pod>) {
+    pub async fn start(agent: Arc<Agent>) -> Self {
         let pods = Pods { agent: agent.clone(), workers: Arc::default() };
-        let watched =
-            Watched { field_selector: format!("spec.nodeName={}", agent.config.node_name), ..Watched::all(Pod::gvr()) };
-        let informer = Informer::<Pod>::start(&agent.client, &agent.tasks, watched, &[]);
+        let informer = agent.pods.clone();
         informer.synced().await;
         let known: Vec<String> = informer.lister().all().iter().map(|pod| pod::uid(pod).to_string()).collect();
         pods.remove_orphans(&known).await;
@@ -61,7 +65,7 @@ impl Pods {
         informer.subscribe(move |change| told.apply(change));
         let events = pods.clone();
         agent.tasks.spawn("runtime-events", async move { events.follow_runtime().await });
-        (pods, informer)
+        pods
     }
 
     fn apply(&self, change: &Change<Pod>) {
@@ -128,6 +132,7 @@ impl Pods {
                 Ok(mut events) => {
                     self.workers.lock().values().for_each(|handle| handle.waker.wake());
                     while let Some(Ok(event)) = events.next().await {
+                        self.agent.runtime_events.send_modify(|count| *count = count.wrapping_add(1));
                         let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
                         match metadata.and_then(|metadata| self.waker(&metadata.uid)) {
                             Some(waker) => waker.wake(),

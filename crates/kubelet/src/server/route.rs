@@ -1,0 +1,197 @@
+//! From a path of the node API to its answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use k8s_openapi::api::core::v1::Pod;
+use meta::ObjectKey;
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::query::Query;
+use super::stream_routes::{self, Asked};
+use super::{logs, stats};
+use crate::agent::Agent;
+use crate::{pod, runtime_view};
+
+/// Pieces of a log that may wait to be sent.
+const LOG_QUEUE_MAX: usize = 16;
+
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+pub type Answer = Response<Body>;
+
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A plain text answer.
+pub fn text(status: StatusCode, text: impl Into<String>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(text.into())).map_err(|never| match never {}).boxed_unsync());
+    *answer.status_mut() = status;
+    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    answer
+}
+
+fn json_answer(value: &serde_json::Value) -> Answer {
+    let mut answer = text(StatusCode::OK, value.to_string());
+    let json = http::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    answer
+}
+
+fn internal(error: impl std::fmt::Display) -> Answer {
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
+}
+
+/// Answers a request whose caller may make it.
+pub async fn answer(agent: &Arc<Agent>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_string();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let segments: Vec<String> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
+        .collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let streams = matches!(request.method(), &Method::GET | &Method::POST);
+    match segments.as_slice() {
+        ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => text(StatusCode::OK, "ok"),
+        ["pods"] => pods(agent),
+        ["stats", "summary"] => match stats::summary(agent).await {
+            Ok(summary) => json_answer(&summary),
+            Err(error) => internal(error),
+        },
+        ["metrics", "resource"] => match stats::resource_metrics(agent).await {
+            Ok(metrics) => text(StatusCode::OK, metrics),
+            Err(error) => internal(error),
+        },
+        ["metrics"] => text(StatusCode::OK, metrics(agent)),
+        ["containerLogs", namespace, name, container] => {
+            container_logs(agent, namespace, name, container, &query).await
+        }
+        ["exec" | "attach", namespace, name, container] if streams => {
+            session(agent, request, (namespace, name, ""), container, &query, segments[0] == "attach").await
+        }
+        ["exec" | "attach", namespace, name, uid, container] if streams => {
+            session(agent, request, (namespace, name, uid), container, &query, segments[0] == "attach").await
+        }
+        ["portForward", namespace, name] if streams => port_forward(agent, request, (namespace, name, "")).await,
+        ["portForward", namespace, name, uid] if streams => port_forward(agent, request, (namespace, name, uid)).await,
+        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+    }
+}
+
+/// The pod of a namespace and name, and of a uid where one is given.
+fn find(agent: &Agent, (namespace, name, uid): (&str, &str, &str)) -> Result<Arc<Pod>, Box<Answer>> {
+    let found = agent.pods.lister().get(&ObjectKey::new(namespace, name));
+    let found = found.filter(|found| uid.is_empty() || pod::uid(found) == uid);
+    found.ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "pod does not exist\n")))
+}
+
+fn pods(agent: &Agent) -> Answer {
+    let items: Vec<_> = agent.pods.lister().all().iter().filter_map(|pod| serde_json::to_value(&**pod).ok()).collect();
+    json_answer(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+}
+
+fn metrics(agent: &Agent) -> String {
+    let pods = agent.pods.lister().all();
+    let running = pods.iter().filter(|found| pod::status(found).phase.as_deref() == Some("Running")).count();
+    format!(
+        "# HELP kubelet_running_pods [BETA] Number of pods that have a running pod sandbox\n\
+         # TYPE kubelet_running_pods gauge\nkubelet_running_pods {running}\n\
+         # HELP kubelet_node_name [ALPHA] The node's name. The count is always 1.\n\
+         # TYPE kubelet_node_name gauge\nkubelet_node_name{{node=\"{}\"}} 1\n",
+        agent.config.node_name
+    )
+}
+
+async fn container_logs(agent: &Arc<Agent>, namespace: &str, name: &str, container: &str, query: &Query) -> Answer {
+    let options = match logs::Options::parse(query, agent.clock.now()) {
+        Ok(options) => options,
+        Err(why) => return text(StatusCode::UNPROCESSABLE_ENTITY, why),
+    };
+    let found = match find(agent, (namespace, name, "")) {
+        Ok(found) => found,
+        Err(refusal) => return *refusal,
+    };
+    if pod::find_container(&found, container).is_none() {
+        return text(StatusCode::NOT_FOUND, format!("container {container:?} not found in pod {name:?}\n"));
+    }
+    let container_id = match logs::choose_instance(&found, container, options.previous) {
+        Ok(id) => id,
+        Err(why) => return text(StatusCode::BAD_REQUEST, why),
+    };
+    let view = match runtime_view::observe(&*agent.cri, pod::uid(&found)).await {
+        Ok(view) => view,
+        Err(error) => return internal(error),
+    };
+    let Some(instance) = view.by_id(&container_id) else {
+        return text(
+            StatusCode::BAD_REQUEST,
+            format!("unable to retrieve container logs for {}://{container_id}", agent.runtime_name),
+        );
+    };
+    let path = agent.log_dir(&found).join(container).join(format!("{}.log", instance.attempt));
+    let (to, lines) = mpsc::channel(LOG_QUEUE_MAX);
+    let reading = logs::Reading { agent: agent.clone(), container_id, path, options, to };
+    agent.tasks.spawn("log", reading.run());
+    let frames = pieces(lines).map(|piece| piece.map(Frame::data));
+    let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
+    let plain = http::HeaderValue::from_static("text/plain");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    answer
+}
+
+fn pieces<T: Send>(receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T> + Send {
+    futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+}
+
+async fn session(
+    agent: &Arc<Agent>,
+    request: Request<Incoming>,
+    whose: (&str, &str, &str),
+    container: &str,
+    query: &Query,
+    attach: bool,
+) -> Answer {
+    let found = match find(agent, whose) {
+        Ok(found) => found,
+        Err(refusal) => return *refusal,
+    };
+    let view = match runtime_view::observe(&*agent.cri, pod::uid(&found)).await {
+        Ok(view) => view,
+        Err(error) => return internal(error),
+    };
+    let Some(instance) = view.latest(container).filter(|instance| instance.is_running()) else {
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("unable to upgrade connection: container not found ({container:?})\n"),
+        );
+    };
+    match Asked::parse(instance.id.clone(), query, attach) {
+        Ok(asked) => stream_routes::session(agent, request, asked),
+        Err(why) => text(StatusCode::BAD_REQUEST, why),
+    }
+}
+
+async fn port_forward(agent: &Arc<Agent>, request: Request<Incoming>, whose: (&str, &str, &str)) -> Answer {
+    let found = match find(agent, whose) {
+        Ok(found) => found,
+        Err(refusal) => return *refusal,
+    };
+    let view = match runtime_view::observe(&*agent.cri, pod::uid(&found)).await {
+        Ok(view) => view,
+        Err(error) => return internal(error),
+    };
+    match view.ready_sandbox() {
+        Some(sandbox) => stream_routes::port_forward(agent, request, sandbox.id.clone(), pod::full_name(&found)),
+        None => text(StatusCode::INTERNAL_SERVER_ERROR, "unable to upgrade connection: pod sandbox not found\n"),
+    }
+}

@@ -1,0 +1,138 @@
+//! SPDY/3.1 as Kubernetes' clients speak it for exec, attach and port-forward: streams over one connection.
+//!
+//! ```text
+//! client ── SYN_STREAM(headers) ─▶ accepted stream ── data ─▶ its reader
+//!        ◀─ SYN_REPLY, data, FIN ─ Outlet (bounded queue, one writer task)
+//! ```
+//!
+//! Only what those clients use: the server never opens streams. Their library neither sends nor heeds WINDOW_UPDATE, so there is no
+//! flow control beyond the bounded queues here and TCP below: a stream that is not read holds up its connection.
+
+pub mod dictionary;
+pub mod frame;
+
+use std::collections::HashMap;
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+
+use super::streams::{INBOUND_MAX, OUTBOUND_MAX, Outgoing, Outlet};
+use frame::{Compressor, Frame, Headers, Reader};
+
+/// Streams that one connection may have open.
+const STREAMS_MAX: usize = 256;
+
+/// A stream the client opened.
+pub struct Accepted {
+    pub headers: Headers,
+    /// Ends when the client is done sending.
+    pub inbound: mpsc::Receiver<Bytes>,
+    pub outlet: Outlet,
+}
+
+impl Accepted {
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str()).unwrap_or_default()
+    }
+}
+
+/// Serves one connection: streams come out of the receiver until the client goes. The future is the connection; it ends when
+/// the client goes, or when the receiver and all outlets have been dropped and everything is sent.
+pub fn serve<S>(io: S) -> (mpsc::Receiver<Accepted>, impl Future<Output = io::Result<()>> + Send)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (accepted, streams) = mpsc::channel(STREAMS_MAX);
+    let (reader, writer) = tokio::io::split(io);
+    let (outgoing, queue) = mpsc::channel(OUTBOUND_MAX);
+    let connection = async move {
+        let reading = read(Reader::new(reader), accepted, outgoing);
+        let writing = write(BufWriter::new(writer), queue);
+        tokio::pin!(reading, writing);
+        tokio::select! {
+            ended = &mut reading => ended,
+            written = &mut writing => written,
+        }
+    };
+    (streams, connection)
+}
+
+async fn read<S: AsyncRead>(
+    mut reader: Reader<ReadHalf<S>>,
+    accepted: mpsc::Sender<Accepted>,
+    outgoing: mpsc::Sender<Outgoing>,
+) -> io::Result<()> {
+    let mut inbound: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
+    while let Some(frame) = reader.next().await? {
+        match frame {
+            Frame::SynStream { stream, headers, fin } => {
+                if inbound.len() >= STREAMS_MAX {
+                    return Err(io::Error::other("the client opened too many streams"));
+                }
+                let (sender, receiver) = mpsc::channel(INBOUND_MAX);
+                if !fin {
+                    inbound.insert(stream, sender);
+                }
+                if outgoing.send(Outgoing::Accept(stream)).await.is_err() {
+                    return Ok(());
+                }
+                let outlet = Outlet::new(stream, outgoing.clone());
+                if accepted.send(Accepted { headers, inbound: receiver, outlet }).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Frame::Data { stream, bytes, fin } => {
+                if let Some(sender) = inbound.get(&stream)
+                    && !bytes.is_empty()
+                {
+                    // Nobody reads any more: the client may go on sending.
+                    drop(sender.send(bytes).await);
+                }
+                if fin {
+                    inbound.remove(&stream);
+                }
+            }
+            Frame::Reset { stream } => drop(inbound.remove(&stream)),
+            Frame::Ping { id } => {
+                if outgoing.send(Outgoing::Pong(id)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Frame::GoAway => return Ok(()),
+            Frame::Other => {}
+        }
+    }
+    Ok(())
+}
+
+async fn write<S: AsyncWrite>(
+    mut writer: BufWriter<WriteHalf<S>>,
+    mut queue: mpsc::Receiver<Outgoing>,
+) -> io::Result<()> {
+    let mut compressor = Compressor::new()?;
+    while let Some(first) = queue.recv().await {
+        let mut next = Some(first);
+        while let Some(outgoing) = next {
+            let bytes = match &outgoing {
+                Outgoing::Accept(stream) => frame::syn_reply(*stream, &mut compressor)?,
+                Outgoing::Data(stream, bytes) => {
+                    writer.write_all(&frame::data_head(*stream, bytes.len(), false)).await?;
+                    writer.write_all(bytes).await?;
+                    Vec::new()
+                }
+                Outgoing::Close(stream) => frame::data_head(*stream, 0, true).to_vec(),
+                Outgoing::Pong(id) => frame::ping(*id),
+            };
+            writer.write_all(&bytes).await?;
+            next = queue.try_recv().ok();
+        }
+        writer.flush().await?;
+    }
+    writer.shutdown().await
+}
+
+#[cfg(test)]
+mod tests;
