@@ -99,8 +99,8 @@ fn cases() -> Vec<Case> {
         create("an unknown field", JSON, unknown, 400, "BadRequest")
             .at("configmaps?fieldValidation=Strict")
             .saying("unknown field \"datum\""),
-        create("an unknown mode", JSON, map("b"), 400, "BadRequest").at("configmaps?fieldValidation=Never"),
-        create("a dry run of what is unknown", JSON, map("b"), 400, "BadRequest").at("configmaps?dryRun=Some"),
+        create("an unknown mode", JSON, map("b"), 422, "Invalid").at("configmaps?fieldValidation=Never"),
+        create("a dry run of what is unknown", JSON, map("b"), 422, "Invalid").at("configmaps?dryRun=Some"),
         create(
             "another namespace",
             JSON,

@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use crate::harness::Kube;
 
-/// Name, what runs, exit code, reason.
+/// Name, what runs (a manifest writes a dollar twice), exit code, reason.
 const ENDS: [(&str, &str, i64, &str); 7] = [
     ("zero", "exit 0", 0, "Completed"),
     ("one", "exit 1", 1, "Error"),
     ("not-executable", "/etc/passwd", 126, "Error"),
     ("not-found", "no-such-program", 127, "Error"),
-    ("killed", "kill -KILL $$", 137, "Error"),
-    ("fault", "kill -SEGV $$", 139, "Error"),
-    ("terminated", "kill -TERM $$", 143, "Error"),
+    ("killed", "kill -KILL $$$$", 137, "Error"),
+    ("fault", "kill -SEGV $$$$", 139, "Error"),
+    ("terminated", "kill -TERM $$$$", 143, "Error"),
 ];
 
 fn pod(name: &str, script: &str, policy: &str) -> String {

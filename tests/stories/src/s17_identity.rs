@@ -18,7 +18,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: reader}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
-subjects: [{kind: ServiceAccount, name: reader}]
+subjects: [{kind: ServiceAccount, name: reader, namespace: NAMESPACE}]
 ---
 apiVersion: v1
 kind: Pod
@@ -39,7 +39,7 @@ spec:
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 pub fn story(kube: &Kube) -> Result<()> {
-    kube.apply(MANIFEST)?;
+    kube.apply(&MANIFEST.replace("NAMESPACE", kube.namespace()))?;
     kube.wait_ready("caller", 90)?;
     kube.wait_ready("silent", 60)?;
     let user = format!("system:serviceaccount:{}:reader", kube.namespace());
