@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,42 @@ pub fn running(data_dir: &Path) -> Result<Option<i32>> {
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
         Ok(_) => Ok(None),
         Err(_) => Ok(text.trim().parse().ok()),
+    }
+}
+
+/// What a node leaves outside its data folder, noted so that `down` and `uninstall` find it.
+#[derive(serde::Serialize, serde::Deserialize, Default)]
+pub struct Traces {
+    pub cgroup_parent: String,
+    /// Held by the loopback device.
+    pub own_addresses: Vec<IpAddr>,
+    /// The folder of container logs, if it was ours to make.
+    pub log_dir: Option<PathBuf>,
+}
+
+const TRACES_FILE: &str = "traces.json";
+
+impl Traces {
+    /// Adds to what is noted already; call before leaving the trace.
+    pub fn note(data_dir: &Path, cgroup_parent: &str, own_address: IpAddr, log_dir: &Path) -> Result<()> {
+        let mut traces = Self::read(data_dir)?;
+        traces.cgroup_parent = cgroup_parent.to_string();
+        if !traces.own_addresses.contains(&own_address) {
+            traces.own_addresses.push(own_address);
+        }
+        if !log_dir.exists() {
+            traces.log_dir = Some(log_dir.to_path_buf());
+        }
+        write_private(&data_dir.join(TRACES_FILE), &serde_json::to_string(&traces)?)
+    }
+
+    /// What is noted; nothing where no node has run.
+    pub fn read(data_dir: &Path) -> Result<Self> {
+        match fs::read_to_string(data_dir.join(TRACES_FILE)) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| format!("{TRACES_FILE} cannot be read; remove it")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Traces::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {TRACES_FILE}")),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The node put together: pod network, runtime, node agent, service proxy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -15,11 +15,13 @@ use pki::LiveCertificate;
 use runtime::Runtime;
 use runtime::image::unpack::UnpackLimits;
 
+use crate::instance::Traces;
 use crate::settings::{Machine, PREFIX};
 
 /// The protocol's own port.
 const VXLAN_PORT: u16 = 8472;
 const VXLAN_ID: u32 = 1;
+const DNS_PORT: u16 = 53;
 /// What VXLAN adds to a packet, in bytes.
 const VXLAN_OVERHEAD: u32 = 50;
 const ETHERNET_MTU: u32 = 1500;
@@ -39,6 +41,7 @@ pub struct Membership {
 pub struct Clients {
     pub agent: Client,
     pub proxy: Client,
+    pub dns: Client,
 }
 
 /// Starts everything; returns when the node is registered.
@@ -50,14 +53,14 @@ pub async fn start(
     clock: &Clock,
     tasks: &Tasks,
 ) -> Result<Kubelet> {
+    start_dns(membership, clients.dns, clock, tasks);
     let network = Network::new(Pods::open(pod_network(machine, membership)).context("cannot set up the pod network")?);
     let runtime = Runtime::open(runtime_options(machine, Arc::new(network.clone()), clock, tasks)).await;
     let runtime = runtime.context("cannot open the container runtime")?;
     start_network(machine, membership, network, clients.proxy, clock, tasks);
     let addresses = vec![machine.address];
     let dir = machine.data_dir.join("kubelet");
-    // For `down`, which has to know where the groups of pods are.
-    crate::instance::write_private(&machine.data_dir.join("cgroup-parent"), &machine.cgroup_parent)?;
+    Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
     let mut config = kubelet::Config::new(
         &machine.name,
         addresses,
@@ -67,6 +70,7 @@ pub async fn start(
         Arc::new(runtime),
         dir,
     );
+    config.log_dir = config_log_dir();
     config.cgroup_parent.clone_from(&machine.cgroup_parent);
     config.cluster_dns = ClusterDns { servers: vec![membership.dns], domain: membership.domain.clone() };
     config.serving = Some(Serving { certificate: serving, client_ca: roots(&membership.authority)? });
@@ -82,6 +86,27 @@ fn roots(pem: &str) -> Result<Arc<rustls::RootCertStore>> {
         roots.add(certificate)?;
     }
     Ok(Arc::new(roots))
+}
+
+/// Where container logs are, as everywhere.
+fn config_log_dir() -> std::path::PathBuf {
+    "/var/log/pods".into()
+}
+
+/// The resolver of this node, which every pod of it asks.
+fn start_dns(membership: &Membership, client: Client, clock: &Clock, tasks: &Tasks) {
+    let tasks = tasks.child();
+    let informers = Informers::new(client, clock.clone(), tasks.clone());
+    let config = dns::Config {
+        domain: membership.domain.clone(),
+        listen: vec![SocketAddr::new(membership.dns, DNS_PORT)],
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    tasks.clone().spawn("dns", async move {
+        if let Err(error) = dns::run(informers, tasks, config).await {
+            tracing::error!(%error, "names are not answered");
+        }
+    });
 }
 
 /// The runtime's settings; also what `down` opens it with, to take everything away.

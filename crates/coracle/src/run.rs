@@ -113,6 +113,7 @@ async fn join_in_process(
     let clients = Clients {
         agent: Client::new(plane.server.door(identity::node(&machine.name))),
         proxy: Client::new(plane.server.door(identity::proxy())),
+        dns: Client::new(plane.server.door(identity::dns())),
     };
     node::start(machine, &membership, clients, serving, clock, tasks).await
 }

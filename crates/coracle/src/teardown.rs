@@ -23,7 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::arguments::{DataArguments, UninstallArguments};
-use crate::instance;
+use crate::instance::{self, Traces};
 use crate::settings::PREFIX;
 
 /// How long the process may take to wind down before it is killed.
@@ -36,6 +36,7 @@ pub fn down(arguments: &DataArguments) -> Result<()> {
         return Ok(());
     }
     let threads = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let traces = Traces::read(&dir)?;
     let mut troubles = Vec::new();
     let mut step = |what: &str, outcome: Result<()>| {
         if let Err(error) = outcome {
@@ -44,8 +45,8 @@ pub fn down(arguments: &DataArguments) -> Result<()> {
     };
     step("ending containers", threads.block_on(end_containers(&dir)));
     step("unmounting volumes", unmount_below(&dir));
-    step("removing network devices and rules", net::cleanup(PREFIX).map_err(Into::into));
-    step("removing control groups", remove_cgroups(&dir));
+    step("removing network devices and rules", remove_network(&traces));
+    step("removing control groups", remove_cgroups(&traces));
     if troubles.is_empty() {
         Ok(())
     } else {
@@ -59,12 +60,16 @@ pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
         bail!("nothing was removed");
     }
     down(&arguments.data)?;
-    match std::fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+    let traces = Traces::read(&dir)?;
+    for folder in traces.log_dir.iter().chain([&dir]) {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 fn confirmed(dir: &Path) -> Result<bool> {
@@ -139,8 +144,24 @@ fn unmount_below(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the groups that the node agent made, in every hierarchy. Which parent it was given is noted beside the data.
-fn remove_cgroups(dir: &Path) -> Result<()> {
-    let parent = std::fs::read_to_string(dir.join("cgroup-parent")).unwrap_or_default();
-    kubelet::cgroups::Cgroups::detect(parent.trim())?.remove().context("cannot remove the groups of pods")
+/// Removes the groups that the node agent made, in every hierarchy.
+fn remove_cgroups(traces: &Traces) -> Result<()> {
+    let cgroups = kubelet::cgroups::Cgroups::detect(&traces.cgroup_parent)?;
+    cgroups.remove().context("cannot remove the groups of pods")
+}
+
+/// Takes the devices, rules, routes and addresses away.
+fn remove_network(traces: &Traces) -> Result<()> {
+    net::cleanup(PREFIX)?;
+    let routes = net::route::Config {
+        prefix: PREFIX.to_string(),
+        node_address: std::net::Ipv4Addr::LOCALHOST.into(),
+        cluster_cidrs: Vec::new(),
+        service_cidrs: Vec::new(),
+        own_addresses: traces.own_addresses.clone(),
+        overlay: net::route::Overlay::Auto,
+        vxlan_id: 0,
+        vxlan_port: 0,
+    };
+    net::route::Routes::open(routes)?.remove().context("cannot remove routes and addresses")
 }
