@@ -182,7 +182,7 @@ impl listen::Service for Front {
 impl Call {
     fn new(received: Received, started: Instant) -> Self {
         let info = RequestInfo::parse(received.method(), &received.path, &received.query);
-        let deadline = (!info.is_long_running()).then(|| started + REQUEST_MAX);
+        let deadline = (!info.is_long_running()).then(|| started + time_limit(&received));
         let audit_id = audit::id(received.header("audit-id")).into();
         Call {
             received,
@@ -224,6 +224,13 @@ impl Call {
         }
         response
     }
+}
+
+/// How long the request may take: what the client asks for, within ours.
+fn time_limit(received: &Received) -> Duration {
+    let asked = received.query.first("timeout").and_then(|text| api::codec::duration::parse(text));
+    let asked = asked.and_then(|nanoseconds| u64::try_from(nanoseconds).ok()).filter(|asked| *asked > 0);
+    asked.map_or(REQUEST_MAX, |asked| Duration::from_nanos(asked).min(REQUEST_MAX))
 }
 
 /// A warning in the header's form: code, agent, quoted text.

@@ -10,14 +10,14 @@ use api::Kind;
 use async_trait::async_trait;
 use client::door::{Body, Door, Encoded, EventStream, List, Request, Response, Verb, WatchEvent};
 use futures::StreamExt;
-use meta::{Media, ObjectKey, Status};
+use meta::{FieldSelector, Media, ObjectKey, Status};
 
 use crate::audit;
 use crate::chain::{Front, REQUEST_MAX};
 use crate::context::{Context, Identity};
 use crate::encode::answer::encode;
 use crate::registry::{Answer, Event, Outcome, Target};
-use crate::request_info::RequestInfo;
+use crate::request_info::{RequestInfo, selected_name};
 use crate::stored::Stored;
 
 /// A door with an identity.
@@ -129,6 +129,9 @@ fn watch_event(event: Event, kind: &Kind) -> WatchEvent {
 
 /// The request in the words that the chain's steps read.
 fn info(request: &Request) -> RequestInfo {
+    let by_selector =
+        request.name.is_empty() && matches!(request.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+    let name = if by_selector { selected_name(&request.options.field_selector) } else { request.name.clone() };
     RequestInfo {
         is_resource: true,
         path: String::new(),
@@ -138,7 +141,7 @@ fn info(request: &Request) -> RequestInfo {
         namespace: request.namespace.clone(),
         resource: request.resource.resource.to_string(),
         subresource: request.subresource.clone(),
-        name: request.name.clone(),
+        name,
         rest: None,
         label_selector: request.options.label_selector.clone(),
         field_selector: request.options.field_selector.clone(),
@@ -158,11 +161,37 @@ impl Door for InProcess {
 
     async fn watch(&self, mut request: Request) -> Result<EventStream, Status> {
         request.verb = Verb::Watch;
+        if !request.name.is_empty() {
+            let name = std::mem::take(&mut request.name);
+            request.options.field_selector = FieldSelector::equals("metadata.name", &name).to_string();
+        }
         let (cx, target, _seat) = self.enter(&request).await?;
         let events = self.front.registry.watch(&cx, &target).await?;
         let token = self.front.tasks.token();
         let kind = target.kind.clone();
         let events = events.map(move |event| watch_event(event, &kind));
         Ok(events.take_until(token.cancelled_owned()).boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::door::Options;
+    use meta::GroupVersionResource;
+
+    #[test]
+    fn a_selector_on_the_name_is_authorized_as_that_name() {
+        let request = Request {
+            verb: Verb::Watch,
+            resource: GroupVersionResource::new("", "v1", "secrets"),
+            subresource: String::new(),
+            namespace: "a".into(),
+            name: String::new(),
+            options: Options { field_selector: "metadata.name=mine".into(), ..Options::default() },
+            body: Body::None,
+        };
+        assert_eq!(info(&request).name, "mine");
+        assert_eq!(info(&Request { verb: Verb::Create, ..request }).name, "");
     }
 }

@@ -159,7 +159,7 @@ fn verb_of(method: &Method) -> &'static str {
 }
 
 /// A selector on `metadata.name` makes the request one on that object, as far as authorization goes.
-fn selected_name(field_selector: &str) -> String {
+pub fn selected_name(field_selector: &str) -> String {
     let Ok(selector) = meta::FieldSelector::parse(field_selector) else { return String::new() };
     selector.required_value("metadata.name").unwrap_or_default().to_string()
 }
