@@ -7,6 +7,8 @@
 //! Informers are shared and read with the identity of the controller manager; writes are made by each controller with the
 //! identity upstream gives it (`system:serviceaccount:kube-system:deployment-controller`, ...), so RBAC bounds each one.
 
+mod bootstrap_signer;
+pub mod certificates;
 mod claim;
 mod deployment;
 mod endpoint_slice;
@@ -48,6 +50,8 @@ pub struct Context {
     pub resources: Vec<graph::Resource>,
     /// The cluster's pod addresses, of which each node gets a part; the primary family first.
     pub pod_ranges: Vec<node_ipam::Range>,
+    /// Signs certificates and what joining nodes are told.
+    pub signer: Arc<dyn certificates::Signer>,
 }
 
 impl Context {
@@ -70,6 +74,8 @@ pub fn start(cx: &Context) {
     node_ipam::start(cx, cx.pod_ranges.clone());
     node_lifecycle::start(cx);
     pod_gc::start(cx);
+    certificates::start(cx);
+    bootstrap_signer::start(cx);
     let (garbage, namespaces) = (Queue::default(), Queue::default());
     let listeners = vec![garbage::listener(&garbage), namespace::listener(&namespaces)];
     let graph = graph::Graph::start(cx, cx.resources.clone(), listeners);

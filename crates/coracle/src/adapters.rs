@@ -6,13 +6,24 @@ use std::time::Duration;
 use apiserver::authn::service_account::{Bound, Claims, Verifier};
 use apiserver::subresources::token::{Reference, TokenClaims, TokenSigner};
 use apiserver::transformer::Seal;
+use base::Clock;
+use controllers::certificates::{RequestFacts, Signer};
 use meta::Status;
-use pki::EncryptionKeys;
+use pki::bootstrap_token::BootstrapToken;
 use pki::service_account::{self as tokens, Binding, TokenIssuer};
+use pki::{EncryptionKeys, SigningRequest, Usages};
+
+use crate::control_plane::Authority;
 
 /// Service account tokens, made and checked with the cluster's keys.
 #[derive(Clone)]
 pub struct Tokens(pub Arc<TokenIssuer>);
+
+/// The cluster's authority, for those who ask it for certificates through the API.
+pub struct ClusterSigner {
+    pub authority: Arc<Authority>,
+    pub clock: Clock,
+}
 
 /// Secrets at rest.
 pub struct Secrets(pub EncryptionKeys);
@@ -66,5 +77,32 @@ impl Seal for Secrets {
 
     fn open(&self, sealed: &[u8], associated: &[u8]) -> Result<Vec<u8>, String> {
         self.0.open(sealed, associated).map(|opened| opened.plain).map_err(|error| error.to_string())
+    }
+}
+
+impl Signer for ClusterSigner {
+    fn read(&self, request: &[u8]) -> Result<RequestFacts, String> {
+        let read = SigningRequest::from_pem(request).map_err(|error| error.to_string())?;
+        if read.alt_names.others > 0 {
+            return Err("it has alternative names of an unknown kind".to_string());
+        }
+        Ok(RequestFacts {
+            common_name: read.common_name,
+            organizations: read.organizations,
+            dns_names: read.alt_names.dns_names,
+            ips: read.alt_names.ips,
+            email_addresses: read.alt_names.email_addresses,
+            uris: read.alt_names.uris,
+        })
+    }
+
+    fn sign(&self, request: &[u8], usages: &[String], validity: Duration) -> Result<String, String> {
+        let read = SigningRequest::from_pem(request).map_err(|error| error.to_string())?;
+        let usages = Usages::from_words(usages.iter().map(String::as_str)).map_err(|error| error.to_string())?;
+        self.authority.cluster.sign(&read, &usages, validity, &self.clock).map_err(|error| error.to_string())
+    }
+
+    fn sign_with_token(&self, token_id: &str, token_secret: &str, content: &str) -> String {
+        BootstrapToken { id: token_id.to_string(), secret: token_secret.to_string() }.sign(content)
     }
 }

@@ -13,7 +13,7 @@ use pki::service_account::{DEFAULT_ISSUER, TokenIssuer};
 use pki::{Authorities, CertRequest, EncryptionKeys, Kubeconfig, LiveCertificate, tls};
 use store::Embedded;
 
-use crate::adapters::{Secrets, Tokens};
+use crate::adapters::{ClusterSigner, Secrets, Tokens};
 use crate::identity;
 use crate::settings::{CLUSTER_NAME, Cluster, Machine, admin_kubeconfig};
 
@@ -154,6 +154,7 @@ fn start_controllers(plane: &ControlPlane, cluster: &Cluster, clock: &Clock, tas
         client_for: Arc::new(move |name| Client::new(server.door(identity::controller(name)))),
         root_ca: plane.authorities.cluster.certificate_pem(),
         resources: resources(),
+        signer: Arc::new(ClusterSigner { authority: plane.authorities.clone(), clock: clock.clone() }),
         pod_ranges: ranges.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?,
         tasks,
     });

@@ -16,6 +16,9 @@ pub enum PkiError {
     /// The crypto library refused; this is a defect, not bad input.
     #[error("cryptography failed: {0}")]
     Crypto(&'static str),
+    /// Who was asked for a certificate did not give one.
+    #[error("no certificate: {0}")]
+    Refused(String),
     #[error("TLS configuration: {0}")]
     Tls(#[from] rustls::Error),
     /// What was encrypted was changed, or belongs elsewhere, or was encrypted with a key that is not there.
