@@ -57,7 +57,7 @@ pub fn record(schema: &Schema, old: Option<&Object>, new: &mut Object, writer: &
         _ if reset => Managers::default(),
         _ => old.map(Managers::of).unwrap_or_default(),
     };
-    let before = old.map(|old| bare(old.clone())).unwrap_or_default();
+    let before = old.map_or_else(|| nothing(schema), |old| bare(old.clone()));
     let after = bare(new.clone());
     let change = compare::compare(schema, &before, &after);
     let taken = change.modified.union(&change.added);
@@ -102,7 +102,8 @@ pub fn apply(
     let last = managers.set_of(&manager);
     let mut merged = live.map(|live| live.0.clone()).unwrap_or_default();
     merge::merge(schema, &mut merged, &whole(config, ignored)).map_err(|why| invalid_config(config, &why))?;
-    let dropped = last.difference(&set).difference(&managers.owned_by_others(&manager));
+    let kept = set.union(&managers.owned_by_others(&manager)).with_parents();
+    let dropped = last.difference(&kept);
     merge::remove(schema, &mut merged, &dropped);
     let mut result = Object(merged);
     let change = compare::compare(schema, &live_bare, &bare(result.clone()));
@@ -131,6 +132,14 @@ fn invalid_config(config: &Object, why: &str) -> Status {
 fn whole(config: &Object, ignored: &[&str]) -> Map<String, Value> {
     let kept = config.0.iter().filter(|(key, _)| !ignored.contains(&key.as_str()));
     kept.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// An object without any value, in the form objects have: what is always written is there, so creating does not own it.
+fn nothing(schema: &Schema) -> Map<String, Value> {
+    let written = crate::codec::json(schema, &Object::default());
+    let mut nothing = serde_json::from_slice(&written).map(|object| bare(Object(object))).unwrap_or_default();
+    nothing.insert("metadata".into(), Map::new().into());
+    nothing
 }
 
 /// What nobody owns: identity and what the server itself keeps.

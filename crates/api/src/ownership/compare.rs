@@ -62,7 +62,9 @@ fn value(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Change {
     }
     let mut change = Change::default();
     let empty_map = Map::new();
-    let maps = (old.map_or(Some(&empty_map), Value::as_object), new.map_or(Some(&empty_map), Value::as_object));
+    let full = |value: &&Value| !value.is_null();
+    let (old_map, new_map) = (old.filter(full), new.filter(full));
+    let maps = (old_map.map_or(Some(&empty_map), Value::as_object), new_map.map_or(Some(&empty_map), Value::as_object));
     let lists = (old.map_or(Some(&[][..]), list_of), new.map_or(Some(&[][..]), list_of));
     match (shape, maps, lists) {
         (Shape::Struct(schema), (Some(old), Some(new)), _) => {
@@ -85,8 +87,9 @@ fn value(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Change {
     change
 }
 
+/// Null is there and holds nothing.
 fn list_of(value: &Value) -> Option<&[Value]> {
-    value.as_array().map(Vec::as_slice)
+    if value.is_null() { Some(&[]) } else { value.as_array().map(Vec::as_slice) }
 }
 
 fn leaf(old: Option<&Value>, new: Option<&Value>) -> Change {

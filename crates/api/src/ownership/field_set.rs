@@ -58,6 +58,12 @@ impl FieldSet {
         self.combine(other, |here, there| here && !there, true)
     }
 
+    /// The set with every place that something of it is below: who keeps `.spec.replicas` keeps `.spec`.
+    pub fn with_parents(&self) -> FieldSet {
+        let below = self.below.iter().map(|(step, set)| (step.clone(), set.with_parents()));
+        FieldSet { here: self.here || !self.below.is_empty(), below: below.collect() }
+    }
+
     /// What is in both.
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
         self.combine(other, |here, there| here && there, false)

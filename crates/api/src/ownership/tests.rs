@@ -37,8 +37,8 @@ fn a_creator_owns_what_it_set_and_an_updater_takes_what_it_changes() {
     assert_eq!(
         owners(&created),
         json!([["kubectl", "Update", {
-            "f:metadata": {".": {}, "f:labels": {".": {}, "f:app": {}}},
-            "f:spec": {".": {}, "f:replicas": {}, "f:template": {".": {}, "f:spec": {".": {}, "f:containers": {".": {},
+            "f:metadata": {"f:labels": {".": {}, "f:app": {}}},
+            "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {
                 "k:{\"name\":\"a\"}": {".": {}, "f:name": {}, "f:image": {}, "f:ports": {".": {},
                     "k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}}}}}}}]])
     );
@@ -65,6 +65,20 @@ fn an_update_may_reset_ownership_but_does_not_lose_it_by_leaving_it_out() {
     reset.set_meta("managedFields", json!([{}]));
     record(&schema(), Some(&silent), &mut reset, &writer("b", 3));
     assert_eq!(owners(&reset), json!([]));
+}
+
+#[test]
+fn an_apply_keeps_the_parents_of_what_it_sends() {
+    // As kubectl does when it moves from client-side to server-side apply: all fields, and the places above them, become the
+    // applier's, and an apply of less follows.
+    let mut live = deployment(1, "x:1");
+    live.set_meta("managedFields", json!([{"manager": "me", "operation": "Apply", "apiVersion": "apps/v1",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {".": {}, "f:replicas": {}, "f:paused": {}, "f:template": {".": {}, "f:spec": {
+            ".": {}, "f:containers": {".": {}, "k:{\"name\":\"a\"}": {".": {}, "f:name": {}, "f:image": {}}}}}}}}]));
+    live.set(&["spec", "paused"], true);
+    let applied = apply(&schema(), Some(&live), &deployment(1, "x:1"), &writer("me", 2), false, &[]).unwrap();
+    assert_eq!(applied.get(&["spec", "template"]), live.get(&["spec", "template"]));
+    assert_eq!((applied.i64_at(&["spec", "replicas"]), applied.get(&["spec", "paused"])), (Some(1), None));
 }
 
 #[test]
