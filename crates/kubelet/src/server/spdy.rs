@@ -66,25 +66,39 @@ async fn read<S: AsyncRead>(
     outgoing: mpsc::Sender<Outgoing>,
 ) -> io::Result<()> {
     let mut inbound: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
-    while let Some(frame) = reader.next().await? {
+    // The queue is held open for streams to come as long as somebody takes them; after that by the outlets alone.
+    let queue = outgoing.downgrade();
+    let mut held = Some(outgoing);
+    loop {
+        let frame = {
+            let mut next = std::pin::pin!(reader.next());
+            loop {
+                tokio::select! {
+                    frame = &mut next => break frame?,
+                    () = accepted.closed(), if held.is_some() => held = None,
+                }
+            }
+        };
         match frame {
-            Frame::SynStream { stream, headers, fin } => {
+            None | Some(Frame::GoAway) => return Ok(()),
+            Some(Frame::SynStream { stream, headers, fin }) => {
                 if inbound.len() >= STREAMS_MAX {
                     return Err(io::Error::other("the client opened too many streams"));
                 }
+                // Nobody takes streams any more.
+                let Some(queue) = held.as_ref() else { continue };
                 let (sender, receiver) = mpsc::channel(INBOUND_MAX);
                 if !fin {
                     inbound.insert(stream, sender);
                 }
-                if outgoing.send(Outgoing::Accept(stream)).await.is_err() {
+                let outlet = Outlet::new(stream, queue.clone());
+                if queue.send(Outgoing::Accept(stream)).await.is_err() {
                     return Ok(());
                 }
-                let outlet = Outlet::new(stream, outgoing.clone());
-                if accepted.send(Accepted { headers, inbound: receiver, outlet }).await.is_err() {
-                    return Ok(());
-                }
+                // As above, if it happens just now.
+                drop(accepted.send(Accepted { headers, inbound: receiver, outlet }).await);
             }
-            Frame::Data { stream, bytes, fin } => {
+            Some(Frame::Data { stream, bytes, fin }) => {
                 if let Some(sender) = inbound.get(&stream)
                     && !bytes.is_empty()
                 {
@@ -95,17 +109,16 @@ async fn read<S: AsyncRead>(
                     inbound.remove(&stream);
                 }
             }
-            Frame::Reset { stream } => drop(inbound.remove(&stream)),
-            Frame::Ping { id } => {
-                if outgoing.send(Outgoing::Pong(id)).await.is_err() {
-                    return Ok(());
+            Some(Frame::Reset { stream }) => drop(inbound.remove(&stream)),
+            Some(Frame::Ping { id }) => {
+                if let Some(queue) = queue.upgrade() {
+                    // The writer ends the connection itself when it cannot write.
+                    drop(queue.send(Outgoing::Pong(id)).await);
                 }
             }
-            Frame::GoAway => return Ok(()),
-            Frame::Other => {}
+            Some(Frame::Other) => {}
         }
     }
-    Ok(())
 }
 
 async fn write<S: AsyncWrite>(

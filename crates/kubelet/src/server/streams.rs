@@ -43,7 +43,6 @@ impl Outlet {
         self.open = false;
         // A client that is gone needs no close.
         drop(self.queue.send(Outgoing::Close(self.stream)).await);
-        std::mem::forget(self);
     }
 }
 
