@@ -301,11 +301,7 @@ impl Runtime {
                 return Err(Error::unknown(format!("failed to remove container {:?}: {error}", container.id)));
             }
         }
-        match self.hierarchies().remove(&container.record.cgroup) {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!(container = container.id, "cgroup is still busy and stays behind"),
-            Err(error) => tracing::warn!(container = container.id, %error, "remove cgroup"),
-        }
+        self.remove_group(&container.record.cgroup).await;
         let folder = container.folder.clone();
         let removed = tokio::task::spawn_blocking(move || disk::remove_folder(&folder)).await;
         removed.map_err(failed("remove container folder"))?.map_err(failed("remove container folder"))?;

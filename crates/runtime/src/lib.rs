@@ -29,6 +29,7 @@ mod disk;
 mod events;
 pub mod image;
 pub mod launch;
+mod orphans;
 mod recovery;
 mod sandbox;
 mod service;

@@ -266,14 +266,9 @@ impl Runtime {
         let config = sandbox.config();
         let parent = cgroup_parent(&sandbox.id, &config);
         let own = format!("{}/{}", parent.trim_end_matches('/'), sandbox.id);
-        let remove = |group: &str| match self.hierarchies().remove(group) {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!(group, "cgroup is still busy and stays behind"),
-            Err(error) => tracing::warn!(group, %error, "remove cgroup"),
-        };
-        remove(&own);
+        self.remove_group(&own).await;
         if parent.starts_with("/coracle/") {
-            remove(&parent);
+            self.remove_group(&parent).await;
         }
         disk::remove_folder(&sandbox.folder).map_err(failed("remove sandbox folder"))?;
         self.publish(Event::Deleted, &sandbox, &sandbox.id);

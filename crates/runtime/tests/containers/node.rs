@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -284,5 +285,16 @@ impl Node {
     pub fn kill_shim(&self, sandbox: &str) {
         let pid = rustix::process::Pid::from_raw(self.shim_pid(sandbox)).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// A device that we can open and that is not among those every container has, as `mknod` takes it.
+    pub fn foreign_device(&self) -> Option<String> {
+        let standard = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+        let candidates = ["/dev/net/tun", "/dev/fuse", "/dev/loop-control", "/dev/kvm", "/dev/urandom"];
+        candidates.iter().find_map(|path| {
+            let number = fs::File::open(path).ok()?.metadata().ok()?.rdev();
+            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+            (!standard.contains(&(major, minor))).then(|| format!("c {major} {minor}"))
+        })
     }
 }
