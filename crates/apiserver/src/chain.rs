@@ -228,7 +228,7 @@ impl Call {
 
 /// How long the request may take: what the client asks for, within ours.
 fn time_limit(received: &Received) -> Duration {
-    let asked = received.query.first("timeout").and_then(|text| api::codec::duration::parse(text));
+    let asked = received.query.first("timeout").and_then(api::codec::duration::parse);
     let asked = asked.and_then(|nanoseconds| u64::try_from(nanoseconds).ok()).filter(|asked| *asked > 0);
     asked.map_or(REQUEST_MAX, |asked| Duration::from_nanos(asked).min(REQUEST_MAX))
 }

@@ -242,7 +242,7 @@ mod tests {
                 READ,
                 Ok((Format::Protobuf, Shape::Metadata)),
             ),
-            ("application/yaml;q=0.5, application/json;q=0.1", READ, Ok((Format::Yaml, Shape::Object))),
+            ("application/json;q=0.1, application/yaml;q=0.5", READ, Ok((Format::Yaml, Shape::Object))),
             ("application/json;stream=watch", Offer { stream: true, shapes: true }, Ok((Format::Json, Shape::Object))),
             ("application/json;stream=watch", READ, Err(406)),
             ("application/json;as=Scale;g=autoscaling;v=v1", READ, Err(406)),

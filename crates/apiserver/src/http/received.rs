@@ -13,6 +13,9 @@ use rustls_pki_types::CertificateDer;
 use super::REQUEST_BODY_BYTES_MAX;
 use super::query::Query;
 
+/// How much of a refused body is still read, in bytes.
+const DRAINED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Who is at the other end of the connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -76,6 +79,7 @@ impl Received {
     pub async fn read_body(&mut self) -> Result<Bytes, Status> {
         let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
         if body.size_hint().lower() > REQUEST_BODY_BYTES_MAX as u64 {
+            drain(body).await;
             return Err(too_large());
         }
         let mut whole = BytesMut::new();
@@ -83,11 +87,24 @@ impl Received {
             let frame = frame.map_err(|error| Status::bad_request(format!("unable to read the body: {error}")))?;
             let Some(data) = frame.data_ref() else { continue };
             if whole.len() + data.len() > REQUEST_BODY_BYTES_MAX {
+                drain(body).await;
                 return Err(too_large());
             }
             whole.extend_from_slice(data);
         }
         Ok(whole.freeze())
+    }
+}
+
+/// Reads on for a while and throws it away: a client that is still sending when the connection closes never sees the answer.
+async fn drain(mut body: hyper::body::Incoming) {
+    let mut left = DRAINED_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        if length > left {
+            return;
+        }
+        left -= length;
     }
 }
 

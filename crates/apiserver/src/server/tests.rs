@@ -130,6 +130,13 @@ async fn refusals_are_upstreams() {
     assert_eq!(status(&lab.send("POST", CONFIG_MAPS, JSON, "{").await).0, 400);
     let large = lab.send("POST", CONFIG_MAPS, JSON, &" ".repeat(3 * 1024 * 1024 + 1)).await;
     assert_eq!(status(&large), (413, "Request entity too large: limit is 3145728".into()));
+    // A body that does not tell its length is measured as it comes.
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(0x10_0000));
+    let chunked = format!(
+        "POST {CONFIG_MAPS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {JSON}\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(4)
+    );
+    assert_eq!(status(&lab.raw(lab.tls("admin", &["system:masters"]), &chunked).await).0, 413);
     let strict = r#"{"metadata":{"name":"x"},"datum":{}}"#;
     let strict = lab.send("POST", &format!("{CONFIG_MAPS}?fieldValidation=Strict"), JSON, strict).await;
     assert!(status(&strict).1.ends_with("strict decoding error: unknown field \"datum\""), "{strict}");
@@ -245,6 +252,9 @@ async fn a_watch_is_a_stream_of_lines_that_ends_with_the_server() {
     };
     assert!(named.contains(r#""name":"one""#), "{named}");
     let stopping = tokio::spawn(async move { lab.tasks.shutdown().await });
-    while let Ok(Some(_)) = lines.next_line().await {}
-    tokio::time::timeout(Duration::from_secs(10), stopping).await.unwrap().unwrap();
+    let ended = async {
+        while let Ok(Some(_)) = lines.next_line().await {}
+        stopping.await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
 }
