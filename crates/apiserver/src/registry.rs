@@ -87,6 +87,7 @@ pub struct Registry {
     virtuals: HashMap<GroupResource, Arc<dyn Virtual>>,
     signer: Option<Arc<dyn TokenSigner>>,
     clock: Clock,
+    tasks: Tasks,
 }
 
 impl Registry {
@@ -113,6 +114,7 @@ impl Registry {
             virtuals: virtuals.into_iter().collect(),
             signer: config.signer,
             clock,
+            tasks,
         });
         repair::repair(&registry).await?;
         bootstrap::run(&registry).await?;

@@ -1,13 +1,16 @@
 //! The `kubernetes` Service, by which pods reach the API, and the Endpoints and EndpointSlice behind it.
 //!
 //! The Service has the first address of the service range. Where it leads is known only once the server listens, so the
-//! endpoints are written by [`publish`].
+//! endpoints are written by [`publish`]. From then on whichever of the three is deleted is made again.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use base::{Backoff, BackoffPolicy};
 use client::Verb;
 use client::door::PatchKind;
-use meta::{GroupVersionKind, Object, Status};
+use meta::{GroupVersionKind, Object, ObjectKey, Status};
 use serde_json::{Value, json};
 
 use super::{context, create, target};
@@ -17,6 +20,9 @@ const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
 const PORT_NAME: &str = "https";
 const SERVICE_PORT: u16 = 443;
+
+/// How long after a failure it is tried again.
+const RETRY: BackoffPolicy = BackoffPolicy::doubling(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Makes the Service.
 pub async fn reconcile(registry: &Registry) -> Result<(), Status> {
@@ -35,8 +41,41 @@ pub async fn reconcile(registry: &Registry) -> Result<(), Status> {
     create(registry, service).await
 }
 
-/// Points the Service at where this server can be reached.
-pub async fn publish(registry: &Registry, at: SocketAddr) -> Result<(), Status> {
+/// Points the Service at where this server can be reached, and keeps it so.
+pub async fn publish(registry: &Arc<Registry>, at: SocketAddr) -> Result<(), Status> {
+    write(registry, at).await?;
+    if registry.allocators().first_address().is_none() {
+        return Ok(());
+    }
+    let kept = registry.clone();
+    registry.tasks().spawn("kubernetes service", async move { keep(&kept, at).await });
+    Ok(())
+}
+
+async fn keep(registry: &Registry, at: SocketAddr) {
+    let key = ObjectKey::new(NAMESPACE, NAME);
+    let mut backoff = Backoff::new(RETRY);
+    loop {
+        tokio::select! {
+            () = registry.goes("services/specs", &key) => {}
+            () = registry.goes("services/endpoints", &key) => {}
+            () = registry.goes("endpointslices", &key) => {}
+        }
+        let made = async {
+            reconcile(registry).await?;
+            write(registry, at).await
+        };
+        match made.await {
+            Ok(()) => backoff.reset(),
+            Err(error) => {
+                tracing::warn!(%error, "the kubernetes service cannot be made again");
+                registry.clock().sleep(backoff.next(registry.clock().instant())).await;
+            }
+        }
+    }
+}
+
+async fn write(registry: &Registry, at: SocketAddr) -> Result<(), Status> {
     let ip = at.ip().to_string();
     let mut endpoints = named(&GroupVersionKind::new("", "v1", "Endpoints"));
     // The slice is made here too; nobody has to mirror it.

@@ -20,6 +20,10 @@ impl Registry {
         &self.clock
     }
 
+    pub(crate) fn tasks(&self) -> &base::Tasks {
+        &self.tasks
+    }
+
     pub(crate) fn signer(&self) -> Option<&Arc<dyn crate::subresources::token::TokenSigner>> {
         self.signer.as_ref()
     }
@@ -64,6 +68,21 @@ impl Registry {
     /// As [`Registry::cached_all`], as trees in the storage version.
     pub fn cached_objects(&self, segment: &str, namespace: &str) -> Result<Vec<Object>, Status> {
         self.cached_all(segment, namespace)?.iter().map(|stored| stored.stored_object()).collect()
+    }
+
+    /// Resolves when the object is deleted, or when that may have happened unseen.
+    pub async fn goes(&self, segment: &str, key: &ObjectKey) {
+        let Some(index) = self.cache.of(segment) else { return };
+        let scope = Scope { namespace: key.namespace.to_string(), name: key.name.to_string() };
+        let mut watch = index.subscribe_now(&scope, &Arc::new(Selection::default()), || self.cache.revision());
+        if watch.initial.is_empty() {
+            return;
+        }
+        while let Some(change) = watch.live.recv().await {
+            if change.current.is_none() {
+                return;
+            }
+        }
     }
 
     /// Waits for an object to come into being; none when it does not within `wait_max`.

@@ -1,8 +1,12 @@
 //! Services: addresses and ports are taken in the write and given back with it.
 
+use std::time::Duration;
+
+use meta::ObjectKey;
 use serde_json::{Value, json};
 
 use super::fixture::Fixture;
+use crate::bootstrap::kubernetes_service::publish;
 
 fn body(name: &str, spec: Value) -> Value {
     let mut spec = spec;
@@ -56,4 +60,21 @@ async fn an_update_gives_back_what_it_no_longer_needs() {
     let mut other = body("t", json!({"type": "NodePort"}));
     other["spec"]["ports"][0]["nodePort"] = port.into();
     fixture.create("", "v1", "services", other).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_kubernetes_service_is_there_and_comes_back() {
+    let fixture = Fixture::new().await;
+    publish(&fixture.registry, "192.0.2.1:6443".parse().unwrap()).await.unwrap();
+    let target = fixture.target("", "v1", "services", "kubernetes");
+    let service = fixture.get(&target).await.unwrap();
+    assert_eq!(service.str_at(&["spec", "clusterIP"]), "10.43.0.1");
+    let slice = fixture.get(&fixture.target("discovery.k8s.io", "v1", "endpointslices", "kubernetes")).await.unwrap();
+    assert_eq!(slice.list_at(&["endpoints"])[0]["addresses"], json!(["192.0.2.1"]));
+    let endpoints = fixture.get(&fixture.target("", "v1", "endpoints", "kubernetes")).await.unwrap();
+    assert_eq!(endpoints.list_at(&["subsets"])[0]["ports"][0]["port"], 6443);
+    fixture.delete(&target).await.unwrap();
+    let key = ObjectKey::new("default", "kubernetes");
+    let again = fixture.registry.appears("services/specs", &key, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(again.stored_object().unwrap().str_at(&["spec", "clusterIP"]), "10.43.0.1");
 }
