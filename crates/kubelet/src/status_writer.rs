@@ -164,15 +164,17 @@ fn difference(written: &Value, desired: &Value) -> Option<Value> {
         if written.get(field) == Some(value) {
             continue;
         }
+        let old = written.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let value = match (field.as_str(), value.as_array()) {
             // Merged by address: without the directive an address that went would stay.
-            ("podIPs" | "hostIPs", Some(list)) => {
+            ("podIPs", Some(list)) if !old.is_empty() => {
                 std::iter::once(json!({"$patch": "replace"})).chain(list.iter().cloned()).collect()
             }
-            ("conditions", Some(list)) => {
-                let old = written.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-                list.iter().filter(|condition| !old.contains(condition)).cloned().collect()
-            }
+            ("conditions", Some(list)) => list
+                .iter()
+                .filter(|condition| !old.contains(condition))
+                .map(|condition| turned(condition, old))
+                .collect(),
             _ => value.clone(),
         };
         patch.insert(field.clone(), value);
@@ -183,6 +185,18 @@ fn difference(written: &Value, desired: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+/// A condition as it is merged into the one of its type: what that had and this has not is removed.
+fn turned(condition: &Value, old: &[Value]) -> Value {
+    let mut turned = condition.clone();
+    let before = old.iter().find(|known| known["type"] == condition["type"]).and_then(Value::as_object);
+    if let (Some(turned), Some(before)) = (turned.as_object_mut(), before) {
+        for field in before.keys() {
+            turned.entry(field.as_str()).or_insert(Value::Null);
+        }
+    }
+    turned
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,14 +204,14 @@ mod tests {
     #[test]
     fn only_what_changed_is_sent() {
         let old = json!({"phase": "Pending", "podIPs": [{"ip": "1"}], "reason": "x",
-            "conditions": [{"type": "Ready", "status": "False"}, {"type": "Initialized", "status": "True"}]});
+            "conditions": [{"type": "Ready", "status": "False", "reason": "r"}, {"type": "Initialized", "status": "True"}]});
         assert_eq!(difference(&old, &old), None);
         let new = json!({"phase": "Running", "podIPs": [{"ip": "2"}],
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}]});
         assert_eq!(
             difference(&old, &new).unwrap(),
             json!({"phase": "Running", "podIPs": [{"$patch": "replace"}, {"ip": "2"}], "reason": null,
-                   "conditions": [{"type": "Ready", "status": "True"}]})
+                   "conditions": [{"type": "Ready", "status": "True", "reason": null}]})
         );
     }
 }

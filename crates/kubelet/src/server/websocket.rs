@@ -12,8 +12,9 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::streams::{CHUNK_BYTES, INBOUND_MAX, OUTBOUND_MAX, Outgoing, Outlet};
 
@@ -129,7 +130,9 @@ async fn write(
         };
         sink.send(message).await.map_err(io::Error::other)?;
     }
-    match sink.close().await {
+    // Clients take an end without a status for a break.
+    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
+    match sink.send(Message::Close(Some(normal))).await {
         Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => Ok(()),
         Err(error) => Err(io::Error::other(error)),
     }
@@ -164,8 +167,9 @@ where
                 let message = Message::Binary(Bytes::copy_from_slice(&buffer[..read]));
                 sink.send(message).await.map_err(io::Error::other)?;
             }
+            let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
             // The client may have closed first.
-            drop(sink.close().await);
+            drop(sink.send(Message::Close(Some(normal))).await);
             Ok(())
         };
         tokio::select! {
@@ -195,7 +199,8 @@ mod tests {
         channels.outlets[1].take().unwrap().send(Bytes::from_static(b"out")).await;
         assert_eq!(client.next().await.unwrap().unwrap(), Message::binary(vec![1, b'o', b'u', b't']));
         drop(channels);
-        assert!(matches!(client.next().await, Some(Ok(Message::Close(_)))));
+        let Some(Ok(Message::Close(Some(end)))) = client.next().await else { panic!("a close") };
+        assert_eq!(end.code, CloseCode::Normal);
         connection.await.unwrap().unwrap();
     }
 
