@@ -1,5 +1,6 @@
 //! Asking `kubectl`, as a user does, in the namespace of one story.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -12,6 +13,13 @@ use super::watch::{Watch, seconds};
 const KUBECTL_VARIABLE: &str = "STORIES_KUBECTL";
 /// How long a question may take before it counts as hung.
 const REQUEST_TIMEOUT: &str = "--request-timeout=30s";
+
+/// How long any command may take, `exec` and `wait` included, before it counts as hung.
+const COMMAND_S_MAX: u64 = 150;
+
+fn kubectl() -> OsString {
+    std::env::var_os(KUBECTL_VARIABLE).unwrap_or_else(|| "kubectl".into())
+}
 
 /// `kubectl` in one namespace.
 pub struct Kube {
@@ -34,7 +42,7 @@ impl Kube {
 
     /// The same for arguments that contain spaces.
     pub fn command_of(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(std::env::var_os(KUBECTL_VARIABLE).unwrap_or_else(|| "kubectl".into()));
+        let mut command = Command::new(kubectl());
         command.args(["--namespace", &self.namespace]).args(words).stdin(Stdio::null());
         command
     }
@@ -62,7 +70,10 @@ impl Kube {
     }
 
     pub fn run(&self, words: &[&str]) -> Result<Output> {
-        self.command_of(words).output().context("starting kubectl: is this a lab?")
+        let mut command = Command::new("timeout");
+        command.arg("--kill-after=5").arg(seconds(COMMAND_S_MAX).to_string()).arg(kubectl());
+        command.args(["--namespace", &self.namespace]).args(words).stdin(Stdio::null());
+        command.output().context("starting kubectl: is this a lab?")
     }
 
     /// The object as JSON.
