@@ -1,7 +1,7 @@
 //! Who is asking: client certificates, then bearer tokens, then nobody.
 //!
 //! ```text
-//! client certificate ─► service account token ─► bootstrap token ─► anonymous (health and version paths only)
+//! client certificate ─► service account token ─► bootstrap token ─► anonymous (health, version and cluster-info only)
 //! ```
 //!
 //! An authenticator that recognizes its credential answers for it; one whose credential is absent passes on. A credential
@@ -24,8 +24,10 @@ pub const ANONYMOUS_USER: &str = "system:anonymous";
 pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
 pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
 
-/// Paths that may be read without a credential. What they show is decided by authorization as for everyone.
-const ANONYMOUS_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+/// Paths that may be read without a credential. What they show is decided by authorization as for everyone. The config map is what
+/// a joining machine reads before it knows whom to trust.
+const ANONYMOUS_PATHS: [&str; 5] =
+    ["/healthz", "/livez", "/readyz", "/version", "/api/v1/namespaces/kube-public/configmaps/cluster-info"];
 
 /// Checks a bearer token. `Ok(None)` when it is not of the kind that this authenticator knows.
 #[async_trait]

@@ -17,6 +17,7 @@ pub mod door;
 pub mod events;
 pub mod https;
 pub mod informer;
+pub mod kubeconfig;
 pub mod lister;
 pub mod queue;
 pub mod resource;

@@ -67,7 +67,7 @@ pub async fn start(
     server.ready().await;
     let advertised = std::net::SocketAddr::new(machine.address, server.address().port());
     apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised).await?;
-    let server_url = cluster.local_server();
+    let server_url = cluster.local_server(server.address().port());
     write_kubeconfig(dir, &server_url, &authority, clock)?;
     let plane = ControlPlane { server, authorities: authority };
     let leaves_out = |part: &str| without.iter().any(|name| name == part);

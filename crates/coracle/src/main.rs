@@ -4,7 +4,9 @@
 //! `node` are the two places where the crates below are wired together.
 
 mod adapters;
+mod agent;
 mod arguments;
+mod cluster_info;
 mod control_plane;
 mod identity;
 mod images;

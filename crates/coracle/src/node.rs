@@ -11,9 +11,9 @@ use kubelet::{ClusterDns, Kubelet, Serving};
 use net::pod::Pods;
 use net::pod::network::Network;
 use net::route::Overlay;
-use pki::LiveCertificate;
 use runtime::Runtime;
 use runtime::image::unpack::UnpackLimits;
+use rustls::server::ResolvesServerCert;
 
 use crate::instance::Traces;
 use crate::settings::{Machine, PREFIX};
@@ -49,7 +49,7 @@ pub async fn start(
     machine: &Machine,
     membership: &Membership,
     clients: Clients,
-    serving: Arc<LiveCertificate>,
+    serving: Arc<dyn ResolvesServerCert>,
     clock: &Clock,
     tasks: &Tasks,
 ) -> Result<Kubelet> {

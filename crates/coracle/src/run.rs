@@ -19,18 +19,20 @@ use client::Client;
 use pki::CertRequest;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::agent::Joining;
 use crate::arguments::{AgentArguments, ServerArguments, UpArguments};
+use crate::cluster_info;
 use crate::control_plane::{self, ControlPlane};
 use crate::identity;
 use crate::instance::{Instance, ReadyPipe};
-use crate::node::{self, Clients, Membership};
+use crate::node::{self, Clients};
 use crate::settings::{Cluster, Machine, admin_kubeconfig};
 use crate::token;
 
 /// Names the pipe that a detached child reports on.
 const READY_VARIABLE: &str = "CORACLE_READY_FD";
 
-fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
+pub fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(work)
 }
@@ -46,6 +48,7 @@ pub fn up(arguments: &UpArguments) -> Result<()> {
         let (clock, tasks) = (Clock::system(), Tasks::root());
         let plane = control_plane::start(&cluster, &machine, &[], &clock, &tasks).await?;
         let outcome = async {
+            cluster_info::publish(&plane, &cluster, &machine).await?;
             token::provide(&plane, arguments.node.token.as_deref()).await?;
             join_in_process(&plane, &cluster, &machine, &clock, &tasks).await
         };
@@ -73,6 +76,7 @@ pub fn server(arguments: &ServerArguments) -> Result<()> {
     block_on(async move {
         let (clock, tasks) = (Clock::system(), Tasks::root());
         let plane = control_plane::start(&cluster, &machine, &arguments.without, &clock, &tasks).await?;
+        cluster_info::publish(&plane, &cluster, &machine).await?;
         token::provide(&plane, arguments.node.token.as_deref()).await?;
         tracing::info!(address = %plane.server.address(), "the API is served");
         stop_signal().await;
@@ -81,12 +85,18 @@ pub fn server(arguments: &ServerArguments) -> Result<()> {
 }
 
 pub fn agent(arguments: &AgentArguments) -> Result<()> {
-    let machine = Machine::new(&arguments.node)?;
-    bail!(
-        "joining {} as {} is not built yet: this release runs single-machine clusters; start one with `coracle up`",
-        arguments.server,
-        machine.name
-    );
+    let (clock, tasks) = (Clock::system(), Tasks::root());
+    let joining = Joining::new(arguments, &clock, &tasks)?;
+    let _instance = Instance::take(&joining.machine().data_dir)?;
+    block_on(async move {
+        let joined = tokio::select! {
+            joined = joining.join() => joined?,
+            () = stop_signal() => return wind_down(&tasks).await,
+        };
+        tracing::info!(node = joining.machine().name, port = joined.port, "this machine is a node of the cluster");
+        stop_signal().await;
+        wind_down(&tasks).await
+    })
 }
 
 /// The node of the control plane's own machine.
@@ -103,13 +113,7 @@ async fn join_in_process(
         &[machine.address, [127, 0, 0, 1].into()],
     );
     let serving = plane.authorities.live("kubelet-server", wanted, tasks)?;
-    let membership = Membership {
-        service_cidrs: cluster.service_cidrs.clone(),
-        pod_cidrs: cluster.pod_cidrs.clone(),
-        dns: cluster.dns,
-        domain: cluster.domain.clone(),
-        authority: plane.authorities.cluster.certificate_pem(),
-    };
+    let membership = cluster_info::membership(plane, cluster);
     let clients = Clients {
         agent: Client::new(plane.server.door(identity::node(&machine.name))),
         proxy: Client::new(plane.server.door(identity::proxy())),

@@ -52,10 +52,10 @@ impl Cluster {
         self.service_cidrs.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |range| nth(range, 1))
     }
 
-    /// Where this machine's own programs reach the API.
-    pub fn local_server(&self) -> String {
+    /// Where this machine's own programs reach the API that is bound to `port`: `--listen` may leave the choice to the system.
+    pub fn local_server(&self, port: u16) -> String {
         let ip = if self.listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { self.listen.ip() };
-        format!("https://{}", SocketAddr::new(ip, self.listen.port()))
+        format!("https://{}", SocketAddr::new(ip, port))
     }
 }
 
