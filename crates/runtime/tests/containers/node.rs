@@ -107,19 +107,8 @@ pub fn run(case: Case) {
         let layout = folder.path().join("layout");
         image::layout(&image::busybox(), &layout, IMAGE);
         runtime.import(&layout, None).await.unwrap();
-        let result = tokio::task::LocalSet::new()
-            .run_until(async {
-                let case = tokio::task::spawn_local(case(node));
-                let stop = case.abort_handle();
-                let limit = tokio::spawn(async move {
-                    tokio::time::sleep(CASE_LIMIT).await;
-                    stop.abort();
-                });
-                let result = case.await;
-                limit.abort();
-                result
-            })
-            .await;
+        let limited = async { tokio::time::timeout(CASE_LIMIT, tokio::task::spawn_local(case(node))).await };
+        let result = tokio::task::LocalSet::new().run_until(limited).await;
         // Whatever the case left, by whichever life of the runtime.
         let last = Node::open(folder.path(), &cgroup, Registries::default(), Tasks::root()).await;
         for sandbox in last.runtime.list_pod_sandbox(Default::default()).await.unwrap().items {
@@ -131,8 +120,7 @@ pub fn run(case: Case) {
     });
     drop(executor);
     let left = traces(folder.path(), &cgroup);
-    if let Err(error) = result {
-        assert!(error.is_panic(), "took longer than {CASE_LIMIT:?}");
+    if let Err(error) = result.expect("the case took longer than its limit") {
         std::panic::resume_unwind(error.into_panic());
     }
     assert!(left.is_empty(), "left behind: {left:#?}");
