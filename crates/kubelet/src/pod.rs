@@ -176,7 +176,8 @@ fn rule_restarts(rule: &ContainerRestartRule, exit_code: i32) -> bool {
 
 /// How long the pod has to end by itself, in seconds: what its deletion says, else its spec, never less than 1.
 pub fn grace_period_seconds(pod: &Pod) -> i64 {
-    let of_deletion = pod.metadata.deletion_timestamp.as_ref().and_then(|_| pod.metadata.deletion_grace_period_seconds);
+    let deleted = pod.metadata.deletion_timestamp.is_some();
+    let of_deletion = pod.metadata.deletion_grace_period_seconds.filter(|_| deleted);
     of_deletion.or(spec(pod).termination_grace_period_seconds).unwrap_or(30).max(1)
 }
 

@@ -256,11 +256,10 @@ impl PodWorker {
         self.tell_back_offs(&plan.backing_off, &failures, now);
         if self.step.is_none() && self.retry_at.is_none_or(|at| now >= at) {
             self.retry_at = None;
-            let refresh_due = {
-                let volumes = self.context.shared.volumes.lock();
-                volumes
-                    .as_ref()
-                    .is_some_and(|volumes| self.volumes_stale || volumes.refresh_at.is_some_and(|at| now >= at))
+            let refresh_due = match self.context.shared.volumes.lock().as_ref() {
+                Some(volumes) => self.volumes_stale || volumes.refresh_at.is_some_and(|at| now >= at),
+                // An earlier agent prepared them, and this one has to follow what they are made from.
+                None => runtime.ready_sandbox().is_some(),
             };
             if !plan.is_idle() {
                 let step = sync::carry_out(self.context.clone(), plan.clone(), runtime.clone());
@@ -280,7 +279,7 @@ impl PodWorker {
             return;
         }
         self.stopping_with = grace;
-        let step = stop::stop_all(self.context.clone(), runtime.clone(), grace);
+        let step = stop::stop_deleted(self.context.clone(), runtime.clone(), grace);
         self.step = Some((Box::pin(step), Leads::ToTerminated));
     }
 

@@ -216,7 +216,7 @@ impl Asking {
                 Kind::Liveness => &mut verdicts.liveness,
                 Kind::Readiness => &mut verdicts.readiness,
             };
-            std::mem::replace(kept, Some(verdict)) != Some(verdict)
+            kept.replace(verdict) != Some(verdict)
         };
         if changed {
             self.waker.wake();

@@ -136,14 +136,17 @@ impl References {
     }
 }
 
+/// What reading one object gave; none when it does not exist.
+type Read = Result<Option<Arc<Payload>>, String>;
+
 /// What was read for one container, for making its environment.
 #[derive(Default)]
 pub struct Loaded {
-    pub found: BTreeMap<(bool, String), Result<Option<Arc<Payload>>, String>>,
+    found: BTreeMap<(bool, String), Read>,
 }
 
 impl Loaded {
-    pub fn put(&mut self, kind: Kind, name: &str, read: Result<Option<Arc<Payload>>, String>) {
+    pub fn put(&mut self, kind: Kind, name: &str, read: Read) {
         self.found.insert((kind == Kind::Secret, name.to_string()), read);
     }
 

@@ -13,6 +13,30 @@ use crate::{hooks, probes};
 /// What is left of a grace period is at least this long, in seconds, so that a process always gets its SIGTERM.
 const GRACE_SECONDS_MIN: i64 = 2;
 
+/// How long a pod that services lead to goes on serving after it began to go: proxies on all nodes stop sending to it meanwhile, so
+/// that nobody is sent to a process that has been told to stop. Upstream leaves this to a `preStop` hook.
+const LEAVING: Duration = Duration::from_millis(500);
+
+/// Stops every container within the grace period, once nobody is sent to the pod any more.
+pub async fn stop_deleted(context: Context, runtime: RuntimePod, grace_seconds: i64) -> Result<(), StepFailed> {
+    if grace_seconds > GRACE_SECONDS_MIN && runtime.any_running() && is_served(&context) {
+        context.agent.clock.sleep(LEAVING).await;
+    }
+    stop_all(context, runtime, grace_seconds).await
+}
+
+/// Whether a service selects the pod.
+fn is_served(context: &Context) -> bool {
+    let labels = context.pod.metadata.labels.as_ref();
+    context.agent.services.in_namespace(pod::namespace(&context.pod)).iter().any(|service| {
+        let selector =
+            service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
+        selector.is_some_and(|selector| {
+            selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        })
+    })
+}
+
 /// Stops every container of the pod within the grace period.
 pub async fn stop_all(context: Context, runtime: RuntimePod, grace_seconds: i64) -> Result<(), StepFailed> {
     let clock = context.agent.clock.clone();

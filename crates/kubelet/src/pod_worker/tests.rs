@@ -195,3 +195,35 @@ async fn a_deadline_ends_a_pod() {
     let pod = node.pod_when("p", |pod| phase(pod) == "Failed").await;
     assert_eq!((pod["status"]["reason"].as_str(), node.seconds()), (Some("DeadlineExceeded"), 30));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_behind_a_service_serves_on_until_the_proxies_know() {
+    let node = FakeNode::start().await;
+    node.create_pod("p", json!({"containers": [{"name": "a", "image": "forever:1"}]}));
+    node.pod_when("p", is_running).await;
+    let service = |selector| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "n"}, "spec": {"selector": selector}});
+    node.api.put("services", service(json!({"app": "p"})));
+    let mut pod = node.api.get("pods", &ObjectKey::new("n", "p")).unwrap();
+    pod["metadata"]["labels"] = json!({"app": "p", "more": "x"});
+    node.api.put("pods", pod);
+    let began = node.agent.clock.now();
+    node.api.delete_pod("p", 30);
+    node.gone("p").await;
+    assert_eq!(node.agent.clock.now().duration_since(began).as_millis(), 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_restarts_keeps_volumes_up_to_date() {
+    let node = FakeNode::start().await;
+    let config_map = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "n"}, "data": {"k": value}});
+    node.api.put("configmaps", config_map("one"));
+    let volumes = json!([{"name": "v", "configMap": {"name": "c"}}]);
+    node.create_pod("p", json!({"volumes": volumes, "containers": [{"name": "a", "image": "forever:1"}]}));
+    node.pod_when("p", ready).await;
+    let node = node.restart().await;
+    node.agent.clock.sleep(seconds(1)).await;
+    node.api.put("configmaps", config_map("two"));
+    node.agent.clock.sleep(seconds(1)).await;
+    let file = node.agent.pod_dir("uid-p").join("volumes/kubernetes.io~configmap/v/k");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "two");
+}

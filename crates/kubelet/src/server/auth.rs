@@ -37,11 +37,14 @@ struct Question {
     subresource: String,
 }
 
+/// Whether something may be done; the error is the message to refuse with.
+type Access = Result<(), String>;
+
 /// What has been answered lately.
 #[derive(Default)]
 pub struct Answers {
     tokens: Mutex<HashMap<String, (Timestamp, Option<Identity>)>>,
-    access: Mutex<HashMap<Question, (Timestamp, Result<(), String>)>>,
+    access: Mutex<HashMap<Question, (Timestamp, Access)>>,
 }
 
 /// The identity in a client certificate that has been verified against the authorities.

@@ -156,7 +156,7 @@ mod tests {
         let mut told = Vec::new();
         while let Some(outgoing) = sent.recv().await {
             told.push(match outgoing {
-                Outgoing::Data(stream, bytes) if stream == 1 => String::from_utf8(bytes.to_vec()).unwrap(),
+                Outgoing::Data(1, bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
                 Outgoing::Data(stream, _) => format!("data {stream}"),
                 Outgoing::Close(stream) => format!("close {stream}"),
                 other => format!("{other:?}"),

@@ -91,7 +91,7 @@ enum Upgrade {
 }
 
 /// Reads the upgrade; the answer is the refusal.
-fn upgrade(headers: &HeaderMap, websocket: &[&'static str], spdy: &[&'static str]) -> Result<Upgrade, Answer> {
+fn upgrade(headers: &HeaderMap, websocket: &[&'static str], spdy: &[&'static str]) -> Result<Upgrade, Box<Answer>> {
     let wanted = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).map(|word| word.trim().to_string()).collect()
@@ -103,12 +103,15 @@ fn upgrade(headers: &HeaderMap, websocket: &[&'static str], spdy: &[&'static str
     let kind = headers.get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("websocket") {
         let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
-            return Err(text(StatusCode::BAD_REQUEST, "a WebSocket handshake needs a key"));
+            return Err(Box::new(text(StatusCode::BAD_REQUEST, "a WebSocket handshake needs a key")));
         };
         let offered = wanted(SEC_WEBSOCKET_PROTOCOL.as_str());
         let protocol = choose(&offered, websocket);
         if protocol.is_none() && !offered.is_empty() {
-            return Err(text(StatusCode::BAD_REQUEST, format!("unable to negotiate a protocol of {offered:?}")));
+            return Err(Box::new(text(
+                StatusCode::BAD_REQUEST,
+                format!("unable to negotiate a protocol of {offered:?}"),
+            )));
         }
         return Ok(Upgrade::WebSocket { accept: derive_accept_key(key.as_bytes()), protocol });
     }
@@ -119,11 +122,11 @@ fn upgrade(headers: &HeaderMap, websocket: &[&'static str], spdy: &[&'static str
             let message = format!(
                 "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {spdy:?}"
             );
-            return Err(text(StatusCode::FORBIDDEN, message));
+            return Err(Box::new(text(StatusCode::FORBIDDEN, message)));
         }
         return Ok(Upgrade::Spdy { protocol });
     }
-    Err(text(StatusCode::BAD_REQUEST, "Upgrade request required"))
+    Err(Box::new(text(StatusCode::BAD_REQUEST, "Upgrade request required")))
 }
 
 impl Upgrade {
@@ -162,7 +165,7 @@ where
 pub fn session(agent: &Arc<Agent>, mut request: Request<Incoming>, asked: Asked) -> Answer {
     let upgrade = match upgrade(request.headers(), &websocket::EXEC_PROTOCOLS, &SPDY_EXEC_PROTOCOLS) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let answer = upgrade.answer();
     let on = hyper::upgrade::on(&mut request);
@@ -273,7 +276,7 @@ async fn finish(work: impl Future<Output = ()>, connection: impl Future<Output =
 pub fn port_forward(agent: &Arc<Agent>, mut request: Request<Incoming>, sandbox_id: String, pod: String) -> Answer {
     let upgrade = match upgrade(request.headers(), &[websocket::TUNNEL_PROTOCOL], &[SPDY_FORWARD_PROTOCOL]) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let answer = upgrade.answer();
     let on = hyper::upgrade::on(&mut request);
