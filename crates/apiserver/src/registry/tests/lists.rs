@@ -7,6 +7,9 @@ use serde_json::json;
 use super::fixture::{Fixture, admin};
 use crate::registry::{Event, Events, Page};
 
+/// A watch that says nothing for so long has failed.
+const EVENT_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(30);
+
 async fn list(fixture: &Fixture, set: impl Fn(&mut client::Options)) -> Result<Page, meta::Status> {
     let mut cx = admin(Verb::List);
     set(&mut cx.options);
@@ -108,7 +111,8 @@ async fn watch(fixture: &Fixture, set: impl Fn(&mut client::Options)) -> Events 
 
 /// An event in short: `+a` added, `~a` modified, `-a` deleted, `=` bookmark, with `!` at the end of initial events.
 async fn next(events: &mut Events) -> String {
-    match events.next().await {
+    let event = tokio::time::timeout(EVENT_WAIT_MAX, events.next()).await;
+    match event.expect("an event in time") {
         Some(Event::Added(stored)) => format!("+{}", stored.key.name),
         Some(Event::Modified(stored)) => format!("~{}", stored.key.name),
         Some(Event::Deleted(stored)) => format!("-{}", stored.key.name),
