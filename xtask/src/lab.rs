@@ -97,6 +97,12 @@ impl LabArguments {
         Self { nodes, keep: false, vm: false, disk: None, bare: false, coracle, enter: None, end: None, command }
     }
 
+    /// Nodes are booted and run nothing; `lab-node start` runs `coracle` on them.
+    pub fn unstarted(mut self, coracle: PathBuf) -> Self {
+        (self.bare, self.coracle) = (true, Some(coracle));
+        self
+    }
+
     pub fn kept(mut self, keep: bool) -> Self {
         self.keep = keep;
         self
@@ -144,11 +150,9 @@ fn prepare(arguments: &LabArguments) -> Result<(Plan, Vec<images::Built>)> {
 
 /// The program that the nodes run.
 fn coracle(arguments: &LabArguments) -> Result<PathBuf> {
-    if arguments.bare {
-        return Ok(PathBuf::new());
-    }
     match &arguments.coracle {
         Some(path) => path.canonicalize().with_context(|| format!("--coracle {}", path.display())),
+        None if arguments.bare => Ok(PathBuf::new()),
         None => build_coracle(),
     }
 }

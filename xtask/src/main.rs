@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 mod apt;
+mod bench;
 mod demo;
 mod gen_tables;
 mod images;
@@ -56,6 +57,8 @@ enum Task {
     Test(test::TestArguments),
     /// The black-box stories of `tests/stories`, in a lab
     Stories(stories::StoriesArguments),
+    /// Measure the binary; nothing fails on time
+    Bench(bench::BenchArguments),
     /// The rules of the house that a compiler does not know
     Tidy,
     /// Power cuts in a write burst: what was acknowledged is there after reboot
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Stories(arguments) => stories::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Tidy => tidy::run(),
         Task::PullPlug(arguments) => pull_plug::run(&arguments),
         Task::Gen(arguments) => gen_tables::run(&arguments),

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -123,13 +123,16 @@ fn start(plan: &Plan, node: &Node, flags: &[OsString]) -> Result<()> {
     }
     let log = File::options().create(true).append(true).open(node.log())?;
     let pid_file = File::create(node.coracle_pid_file())?;
+    let moment_file = File::create(node.executed_file())?;
     let mut command = Command::new(&plan.coracle);
     command.args(cluster::coracle_arguments(plan, node)).args(flags);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.env_remove("KUBECONFIG").env("RUST_BACKTRACE", "1");
+    command.env_remove("KUBECONFIG").env("RUST_BACKTRACE", "1").env("NO_COLOR", "1");
     enter(node)?;
+    let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let child = spawn::in_own_session(&mut command).spawn().context("starting coracle")?;
     use std::io::Write;
+    write!(&moment_file, "{}", moment.as_nanos()).context("writing when coracle was executed")?;
     write!(&pid_file, "{}", child.id()).context("writing coracle's process number")
 }
 

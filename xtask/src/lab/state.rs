@@ -129,6 +129,11 @@ impl Node {
         self.run.join("coracle.pid")
     }
 
+    /// When Coracle was executed last, in nanoseconds of the epoch.
+    pub fn executed_file(&self) -> PathBuf {
+        self.run.join("coracle.executed")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.run.join("coracle.log")
     }
