@@ -50,7 +50,7 @@ fn split(token: &str) -> Option<(&str, &str)> {
 
 fn judge(object: &Object, id: &str, secret: &str, clock: &Clock) -> Option<Identity> {
     let data = |name: &str| {
-        let bytes = STANDARD.decode(object.str_at(&["data", name])).ok()?;
+        let bytes = STANDARD.decode(object.get(&["data", name])?.as_str()?).ok()?;
         String::from_utf8(bytes).ok()
     };
     let right_secret = data("token-secret")
@@ -123,6 +123,14 @@ mod tests {
         let known = name(&tokens(|_| {}), "abcdef.0123456789abcdef").await;
         let expected = r#"system:bootstrap:abcdef ["system:bootstrappers", "system:bootstrappers:worker"]"#;
         assert_eq!(known.as_deref(), Some(expected));
+    }
+
+    #[tokio::test]
+    async fn a_token_without_a_date_does_not_end() {
+        let endless = tokens(|secret| {
+            secret["data"].as_object_mut().unwrap().remove("expiration");
+        });
+        assert!(name(&endless, "abcdef.0123456789abcdef").await.is_some());
     }
 
     #[tokio::test]
