@@ -60,6 +60,14 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// What went wrong, without repeating what was asked for.
+    fn words(&self) -> String {
+        match self {
+            ImageError::Registry { words, .. } => words.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// For `map_err`.
     fn disk(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let doing = doing.into();

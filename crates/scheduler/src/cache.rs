@@ -3,11 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use meta::ObjectKey;
+
 use crate::node_info::{NodeFacts, NodeInfo};
 use crate::pod_info::PodInfo;
 
+/// What a claim is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimState {
+    Unbound,
+    Bound,
+    /// Being deleted.
+    Going,
+}
+
 #[derive(Default)]
 pub struct Cache {
+    claims: HashMap<ObjectKey, ClaimState>,
     nodes: HashMap<String, NodeInfo>,
     /// Names of known nodes, in the order in which cycles go round them.
     order: Vec<String>,
@@ -20,6 +32,18 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// A claim is new, changed, or (none) gone.
+    pub fn put_claim(&mut self, key: &ObjectKey, state: Option<ClaimState>) {
+        match state {
+            Some(state) => drop(self.claims.insert(key.clone(), state)),
+            None => drop(self.claims.remove(key)),
+        }
+    }
+
+    pub fn claim(&self, key: &ObjectKey) -> Option<ClaimState> {
+        self.claims.get(key).copied()
+    }
+
     /// A node is new or changed.
     pub fn put_node(&mut self, facts: Arc<NodeFacts>) {
         let node = self.nodes.entry(facts.name.clone()).or_default();

@@ -36,6 +36,11 @@ fn enough(nodes: usize) -> usize {
 /// Decides on the cache as it is. The search goes on where the last one stopped, so that all nodes get their turn.
 pub fn decide(plugins: &Plugins, cache: &mut Cache, pod: &PodInfo) -> Decision {
     let (nodes, wanted) = (cache.len(), enough(cache.len()));
+    if let Err((plugin, why)) = plugins.pre_filter(pod, cache) {
+        let rejections = vec![Rejection::lasting(&why); nodes];
+        let error = FitError { before_nodes: why, ..fit_error(pod, nodes, rejections) };
+        return Err((error, vec![plugin]));
+    }
     let (mut fitting, mut rejections, mut rejected_by) = (Vec::new(), Vec::new(), Vec::new());
     let mut looked_at = 0;
     while looked_at < nodes && fitting.len() < wanted {
@@ -67,7 +72,7 @@ fn fit_error(pod: &PodInfo, nodes: usize, rejections: Vec<Rejection>) -> FitErro
         (_, false) => "not eligible due to preemptionPolicy=Never.".to_string(),
         (_, true) => preemption_message(nodes, &rejections),
     };
-    FitError { nodes, rejections, preemption }
+    FitError { nodes, rejections, preemption, ..FitError::default() }
 }
 
 /// The fitting node with the best score; chance decides between equals.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use client::Change;
+use client::{Change, Encoded, Projection};
+use meta::{ObjectKey, Status};
 
 use crate::Scheduler;
+use crate::cache::ClaimState;
 use crate::node_info::NodeFacts;
 use crate::pod_info::PodInfo;
 
@@ -20,6 +22,24 @@ pub enum Event {
     PodFreed(Arc<PodInfo>),
     /// The waiting pod itself was changed.
     PodUpdated,
+    /// A claim is new, bound or gone.
+    ClaimChanged(ObjectKey),
+}
+
+/// What is kept of a claim.
+pub struct Claim(ClaimState);
+
+impl Projection for Claim {
+    fn project(encoded: &Encoded) -> Result<Self, Status> {
+        let object = encoded.object()?;
+        let bound =
+            !object.str_at(&["spec", "volumeName"]).is_empty() && object.str_at(&["status", "phase"]) == "Bound";
+        Ok(Claim(match (object.is_being_deleted(), bound) {
+            (true, _) => ClaimState::Going,
+            (false, true) => ClaimState::Bound,
+            (false, false) => ClaimState::Unbound,
+        }))
+    }
 }
 
 impl Scheduler {
@@ -39,6 +59,12 @@ impl Scheduler {
             Change::Deleted { old, .. } => return self.cache.lock().remove_node(&old.name),
         };
         self.wake(&event);
+    }
+
+    pub(crate) fn claim_changed(&self, change: &Change<Claim>) {
+        let state = change.sides().1.map(|claim| claim.0);
+        self.cache.lock().put_claim(change.key(), state);
+        self.wake(&Event::ClaimChanged(change.key().clone()));
     }
 
     pub(crate) fn pod_changed(&self, change: &Change<PodInfo>) {

@@ -11,6 +11,8 @@ pub struct FitError {
     /// How many nodes there are.
     pub nodes: usize,
     pub rejections: Vec<Rejection>,
+    /// Why no node was even looked at; empty when they were.
+    pub before_nodes: String,
     /// What trying preemption came to; empty when the pod may not preempt.
     pub preemption: String,
 }
@@ -24,7 +26,9 @@ impl std::fmt::Display for FitError {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        write!(f, "0/{} nodes are available:{}", self.nodes, histogram(&counts))?;
+        let reasons =
+            if self.before_nodes.is_empty() { histogram(&counts) } else { format!(" {}.", self.before_nodes) };
+        write!(f, "0/{} nodes are available:{reasons}", self.nodes)?;
         if self.preemption.is_empty() { Ok(()) } else { write!(f, " preemption: {}", self.preemption) }
     }
 }
@@ -62,7 +66,7 @@ mod tests {
             Rejection { reasons: vec!["Insufficient cpu".into(), "Insufficient memory".into()], preemptible: true },
         ];
         let preemption = preemption_message(3, &rejections);
-        let error = FitError { nodes: 3, rejections, preemption };
+        let error = FitError { nodes: 3, rejections, preemption, ..FitError::default() };
         assert_eq!(
             error.to_string(),
             "0/3 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable, 2 Insufficient cpu. \

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use base::{Clock, Tasks};
 use client::events::Recorder;
 use client::{Client, Informers, Watched};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
@@ -82,13 +82,16 @@ pub fn start(config: Config) {
     });
     let nodes = config.informers.of::<NodeFacts>(Watched::all_of::<Node>(), &[]);
     let pods = config.informers.of::<PodInfo>(Watched::all_of::<Pod>(), &[]);
+    let claims = config.informers.of::<events::Claim>(Watched::all_of::<PersistentVolumeClaim>(), &[]);
+    let seen = scheduler.clone();
+    claims.subscribe(move |change| seen.claim_changed(change));
     let seen = scheduler.clone();
     nodes.subscribe(move |change| seen.node_changed(change));
     let seen = scheduler.clone();
     pods.subscribe(move |change| seen.pod_changed(change));
     config.tasks.spawn("scheduler", async move {
         // Deciding before all nodes and bound pods are known would overcommit.
-        if nodes.synced().await && pods.synced().await {
+        if nodes.synced().await && pods.synced().await && claims.synced().await {
             scheduler.run().await;
         }
     });

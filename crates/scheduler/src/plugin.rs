@@ -42,6 +42,11 @@ pub struct Candidate<'a> {
 pub trait Plugin: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Whether the pod fits anywhere at all; the error is what users are told instead of a count of nodes.
+    fn pre_filter(&self, _pod: &PodInfo, _cache: &Cache) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Whether the pod fits.
     fn filter(&self, _pod: &PodInfo, _on: Candidate<'_>) -> Result<(), Rejection> {
         Ok(())

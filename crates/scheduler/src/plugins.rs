@@ -8,6 +8,7 @@ mod node_ports;
 mod node_unschedulable;
 mod resources_fit;
 mod taint_toleration;
+mod volume_binding;
 
 use crate::cache::Cache;
 use crate::events::Event;
@@ -26,12 +27,18 @@ pub fn defaults() -> Plugins {
         Box::new(node_affinity::NodeAffinityPlugin),
         Box::new(node_ports::NodePorts),
         Box::new(resources_fit::ResourcesFit),
+        Box::new(volume_binding::VolumeBinding),
         Box::new(balanced_allocation::BalancedAllocation),
         Box::new(image_locality::ImageLocality),
     ])
 }
 
 impl Plugins {
+    /// The first objection to the pod as such, and whose it is.
+    pub fn pre_filter(&self, pod: &PodInfo, cache: &Cache) -> Result<(), (&'static str, String)> {
+        self.0.iter().try_for_each(|plugin| plugin.pre_filter(pod, cache).map_err(|why| (plugin.name(), why)))
+    }
+
     /// The first objection to a node, and whose it is.
     pub fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), (&'static str, Rejection)> {
         self.0.iter().try_for_each(|plugin| plugin.filter(pod, on).map_err(|rejection| (plugin.name(), rejection)))

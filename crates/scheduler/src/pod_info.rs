@@ -41,6 +41,8 @@ pub struct PodInfo {
     pub node_affinity: Option<NodeAffinity>,
     pub tolerations: Vec<Toleration>,
     pub images: Vec<String>,
+    /// Names of the claims it mounts.
+    pub claims: Vec<String>,
     /// The `PodScheduled` condition's reason and message, to write it only when it changes.
     pub unscheduled: Option<(String, String)>,
 }
@@ -72,6 +74,7 @@ impl Projection for PodInfo {
             requests: pod_requests(&spec, false),
             requests_floored: pod_requests(&spec, true),
             host_ports: host_ports(&spec),
+            claims: claims(&spec, &encoded.key.name),
             images: spec.containers.iter().filter_map(|container| container.image.clone()).collect(),
             node: spec.node_name.unwrap_or_default(),
             scheduler: spec.scheduler_name.unwrap_or_else(|| crate::NAME.to_string()),
@@ -100,6 +103,17 @@ fn pod_requests(spec: &PodSpec, floor: bool) -> Resources {
         sum.add(&Resources::of(overhead));
     }
     sum
+}
+
+/// Claims by name, and those made for the pod itself, which are called after it.
+fn claims(spec: &PodSpec, pod: &str) -> Vec<String> {
+    let volumes = spec.volumes.iter().flatten();
+    let names = volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{pod}-{}", volume.name)),
+        (None, None) => None,
+    });
+    names.collect()
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

@@ -103,3 +103,19 @@ fn pod_count_and_ports_are_room_too() {
 fn no_nodes_is_said_plainly() {
     assert_eq!(place(&mut cluster(vec![]), &pod("1", 1)), Err("no nodes available to schedule pods".into()));
 }
+
+#[test]
+fn a_pod_waits_for_its_claims() {
+    use crate::cache::ClaimState;
+    let mut cache = cluster(vec![node("a", 1000)]);
+    let claimant = PodInfo { claims: vec!["data".into()], ..pod("1", 1) };
+    let helpless = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let missing = format!("0/1 nodes are available: persistentvolumeclaim \"data\" not found. {helpless}");
+    assert_eq!(place(&mut cache, &claimant), Err(missing));
+    let key = ObjectKey::new("n", "data");
+    cache.put_claim(&key, Some(ClaimState::Unbound));
+    let unbound = format!("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. {helpless}");
+    assert_eq!(place(&mut cache, &claimant), Err(unbound));
+    cache.put_claim(&key, Some(ClaimState::Bound));
+    assert_eq!(place(&mut cache, &claimant), Ok("a".into()));
+}

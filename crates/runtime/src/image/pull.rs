@@ -62,15 +62,15 @@ impl Images {
         progress: ProgressSender,
     ) -> Result<ImageRecord, ImageError> {
         let name = Name::parse(text)?;
-        let mut last = ImageError::NotFound(name.full());
+        let mut failures = Vec::new();
         for endpoint in registries.endpoints(&name, auth)? {
             match self.pull_from(&endpoint, &name, clock, &progress).await {
                 Ok(image) => return Ok(image),
-                // A mirror that lacks it or is down is passed over; the registry's own answer is the last word.
-                Err(error) => last = error,
+                // A mirror that lacks it or is down is passed over; what it said may be all there is to know.
+                Err(error) => failures.push(error),
             }
         }
-        Err(last)
+        Err(together(failures).unwrap_or_else(|| ImageError::NotFound(name.full())))
     }
 
     async fn pull_from(
@@ -162,6 +162,21 @@ impl Images {
 }
 
 /// Follows indexes down to the manifest for this machine: the digest of what the name means, and the manifest.
+/// One error for all endpoints: the registry's own, with what its mirrors said before it.
+fn together(mut failures: Vec<ImageError>) -> Option<ImageError> {
+    let last = failures.pop()?;
+    if failures.is_empty() {
+        return Some(last);
+    }
+    let mirrors: Vec<String> = failures.iter().map(|error| format!("a mirror said: {}", error.words())).collect();
+    Some(match last {
+        ImageError::Registry { reference, words } => {
+            ImageError::Registry { reference, words: format!("{words} ({})", mirrors.join("; ")) }
+        }
+        other => other,
+    })
+}
+
 async fn resolve(endpoint: &Endpoint, name: &Name) -> Result<(String, Vec<u8>, Document), ImageError> {
     let mut bytes = endpoint.document(None).await?;
     let top = manifest::digest(&bytes);

@@ -82,7 +82,7 @@ impl Plugin for NodeAffinityPlugin {
             Event::NodeAdded(node) => fits(pod, node),
             Event::NodeUpdated { old, new } => !fits(pod, old) && fits(pod, new),
             Event::PodUpdated => true,
-            Event::PodFreed(_) => false,
+            Event::PodFreed(_) | Event::ClaimChanged(_) => false,
         }
     }
 }

@@ -21,6 +21,7 @@ impl Plugin for NodePorts {
     fn is_helped_by(&self, pod: &PodInfo, event: &Event) -> bool {
         match event {
             Event::NodeAdded(_) | Event::NodeUpdated { .. } | Event::PodUpdated => true,
+            Event::ClaimChanged(_) => false,
             Event::PodFreed(freed) => {
                 let numbers = |pod: &PodInfo| pod.host_ports.iter().map(|port| port.port).collect::<Vec<_>>();
                 let wanted = numbers(pod);

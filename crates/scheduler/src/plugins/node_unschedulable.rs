@@ -24,7 +24,7 @@ impl Plugin for NodeUnschedulable {
             Event::NodeAdded(node) => !node.unschedulable,
             Event::NodeUpdated { old, new } => old.unschedulable && !new.unschedulable,
             Event::PodUpdated => true,
-            Event::PodFreed(_) => false,
+            Event::PodFreed(_) | Event::ClaimChanged(_) => false,
         }
     }
 }

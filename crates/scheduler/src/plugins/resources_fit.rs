@@ -70,6 +70,7 @@ impl Plugin for ResourcesFit {
                 (old.allocatable != new.allocatable || old.pods_max != new.pods_max) && has_enough_in_all(pod, new)
             }
             Event::PodFreed(_) | Event::PodUpdated => true,
+            Event::ClaimChanged(_) => false,
         }
     }
 }

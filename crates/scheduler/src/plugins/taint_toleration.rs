@@ -75,7 +75,7 @@ impl Plugin for TaintToleration {
             Event::NodeAdded(node) => untolerated(pod, &node.taints).is_none(),
             Event::NodeUpdated { old, new } => old.taints != new.taints && untolerated(pod, &new.taints).is_none(),
             Event::PodUpdated => true,
-            Event::PodFreed(_) => false,
+            Event::PodFreed(_) | Event::ClaimChanged(_) => false,
         }
     }
 }
