@@ -1,0 +1,275 @@
+//! Cases as transcripts: requests with the answers that upstream gives, in text files that a person can read.
+//!
+//! ```text
+//! ### a wrong type                      what is wrong
+//! @loose message                        optional: that line of the answer is not compared (words of Go's own decoders)
+//! POST configmaps                       below /api/v1/namespaces/inputs/ unless it begins with a slash
+//! content-type: application/json        the headers; JSON unless one is given, `content-type:` alone sends none
+//!
+//! {"metadata":{"name":"a"},"data":7}    the body; `\xNN` is a byte, `<<text*3>>` is repeated, a `\` at a line's end joins lines
+//! -->
+//! 400 BadRequest                        the answer: code and reason, then what there is of
+//! message: ...                          message, details, causes and warnings
+//! ```
+//!
+//! After every case that was refused, what is stored is compared with what was before, and the server must be ready.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+use crate::wire::{Answer, Call, Wire};
+
+const NAMESPACE_PATH: &str = "/api/v1/namespaces/inputs";
+/// What cases could leave behind.
+const WATCHED: [&str; 7] = [
+    "/api/v1/namespaces/inputs/configmaps",
+    "/api/v1/namespaces/inputs/secrets",
+    "/api/v1/namespaces/inputs/pods",
+    "/api/v1/namespaces/inputs/services",
+    "/api/v1/namespaces",
+    "/apis/apps/v1/namespaces/inputs/deployments",
+    "/apis/rbac.authorization.k8s.io/v1/namespaces/inputs/roles",
+];
+/// The longest line of an answer that is compared, in letters: some errors quote what was sent.
+const LINE_LETTERS_MAX: usize = 1000;
+
+/// One request and what upstream answers to it.
+#[derive(Debug)]
+struct Case {
+    what: String,
+    /// The request as it stands in the file.
+    written: String,
+    /// Beginnings of lines of the answer that are not compared.
+    loose: Vec<String>,
+    call: Call,
+    expected: String,
+}
+
+/// Plays the cases of `cases/<name>.http` to a server of their own; every case that differs is told.
+pub async fn play(name: &str) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("cases/{name}.http"));
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let cases = parse(&text)?;
+    // Controllers would write of their own accord, and what is stored is compared.
+    let server = Server::start(&["--without", "controllers,scheduler"])?;
+    let wire = server.admin()?;
+    provide(&wire).await?;
+    let (head, _) = text.split_once("###").unwrap_or((&text, ""));
+    let (mut wrong, mut recorded) = (Vec::new(), head.to_owned());
+    let mut stored = look(&wire).await?;
+    for case in &cases {
+        let answer = wire.call(&case.call).await.with_context(|| case.what.clone())?;
+        let told = tell(&answer);
+        write!(recorded, "### {}\n{}-->\n{told}\n", case.what, case.written)?;
+        if comparable(&told, case) != comparable(&case.expected, case) && !server.is_recorded() {
+            wrong.push(format!("### {}\nexpected:\n{}got:\n{told}", case.what, case.expected));
+        }
+        let now = look(&wire).await.with_context(|| format!("after {}", case.what))?;
+        if answer.code >= 400 && now != stored {
+            wrong.push(format!("### {}\nwas refused and left something behind", case.what));
+        }
+        stored = now;
+    }
+    if server.is_recorded() {
+        discard(&wire).await?;
+        return std::fs::write(&path, recorded).context("recording");
+    }
+    server.stop()?;
+    ensure!(wrong.is_empty(), "{} of {} cases of {name}:\n\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    Ok(())
+}
+
+/// What cases read and change: a namespace with one object of each kind that they name.
+async fn provide(wire: &Wire) -> Result<()> {
+    let meta = |name: &str| json!({"name": name, "labels": {"app": "a"}});
+    let pod = json!({"containers": [{"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}]}]});
+    let template = json!({"metadata": {"labels": {"app": "a"}}, "spec": pod});
+    let deployment = json!({"selector": {"matchLabels": {"app": "a"}}, "template": template});
+    let at = |tail: &str| format!("{NAMESPACE_PATH}/{tail}");
+    for (path, body) in [
+        ("/api/v1/namespaces".to_owned(), json!({"metadata": {"name": "inputs"}})),
+        (at("serviceaccounts"), json!({"metadata": meta("default")})),
+        (at("configmaps"), json!({"metadata": meta("present"), "data": {"a": "1"}})),
+        (at("configmaps"), json!({"metadata": meta("frozen"), "data": {"a": "1"}, "immutable": true})),
+        (at("secrets"), json!({"metadata": meta("present"), "data": {"a": "MQ=="}})),
+        (at("pods"), json!({"metadata": meta("present"), "spec": pod})),
+        (at("services"), json!({"metadata": meta("present"), "spec": {"ports": [{"port": 80}]}})),
+        (
+            "/apis/apps/v1/namespaces/inputs/deployments".to_owned(),
+            json!({"metadata": meta("present"), "spec": deployment}),
+        ),
+    ] {
+        let answer = wire.call(&Call::new("POST", &path).with_json(&body)).await?;
+        ensure!(answer.code == 201, "{path}: {}", String::from_utf8_lossy(&answer.body));
+    }
+    Ok(())
+}
+
+/// After recording: the other server lives on.
+async fn discard(wire: &Wire) -> Result<()> {
+    for path in WATCHED.iter().filter(|path| path.contains("/inputs/")) {
+        wire.call(&Call::new("DELETE", &format!("{path}?gracePeriodSeconds=0"))).await?;
+    }
+    wire.call(&Call::new("DELETE", &format!("{NAMESPACE_PATH}/serviceaccounts"))).await?;
+    wire.call(&Call::new("DELETE", NAMESPACE_PATH)).await?;
+    // No namespace controller runs beside a server that is only recorded.
+    let finalize = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "inputs"}, "spec": {}});
+    let answer = wire.call(&Call::new("PUT", &format!("{NAMESPACE_PATH}/finalize")).with_json(&finalize)).await?;
+    ensure!(answer.code == 200, "the namespace stays: {}", String::from_utf8_lossy(&answer.body));
+    Ok(())
+}
+
+/// Every object that cases could have changed, with its revision. Fails when the server is not ready.
+async fn look(wire: &Wire) -> Result<Vec<String>> {
+    let ready = wire.call(&Call::new("GET", "/readyz")).await?;
+    ensure!(ready.code == 200, "not ready: {}", String::from_utf8_lossy(&ready.body));
+    let mut all = Vec::new();
+    for path in WATCHED {
+        let list = wire.call(&Call::new("GET", path)).await?.json();
+        for item in list["items"].as_array().context("a list has items")? {
+            all.push(format!("{path} {} {}", item["metadata"]["name"], item["metadata"]["resourceVersion"]));
+        }
+    }
+    Ok(all)
+}
+
+fn parse(text: &str) -> Result<Vec<Case>> {
+    let mut parts = text.split("\n### ");
+    // Before the first case stands what the file is about.
+    parts.next();
+    parts.map(|part| parse_case(part).with_context(|| part.lines().next().unwrap_or_default().to_owned())).collect()
+}
+
+fn parse_case(part: &str) -> Result<Case> {
+    let (what, rest) = part.split_once('\n').context("no request")?;
+    let (written, expected) = match rest.split_once("-->\n") {
+        Some((written, expected)) => (written, expected),
+        None => (rest, ""),
+    };
+    let written = format!("{}\n", written.trim_end_matches('\n'));
+    let (head, body) = written.split_once("\n\n").unwrap_or((&written, ""));
+    let mut lines = head.lines().peekable();
+    let mut loose = Vec::new();
+    while let Some(directive) = lines.next_if(|line| line.starts_with('@')) {
+        loose.push(directive.trim_start_matches("@loose ").to_owned());
+    }
+    let (method, path) = lines.next().and_then(|line| line.split_once(' ')).context("no method and path")?;
+    let body = unescape(body.strip_suffix('\n').unwrap_or(body))?;
+    let path = String::from_utf8(unescape(path)?)?;
+    let path = if path.starts_with('/') { path } else { format!("{NAMESPACE_PATH}/{path}") };
+    let mut call = Call { method: method.to_owned(), path, headers: Vec::new(), body: Bytes::from(body) };
+    let mut types = 0;
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        types += usize::from(name == "content-type");
+        if !value.trim().is_empty() {
+            call = call.header(name, &String::from_utf8(unescape(value.trim())?)?);
+        }
+    }
+    if types == 0 && !call.body.is_empty() {
+        call = call.header("content-type", "application/json");
+    }
+    let expected = format!("{}\n", expected.trim_end_matches('\n'));
+    Ok(Case { what: what.to_owned(), written, loose, call, expected })
+}
+
+/// Bytes and repetitions spelled out.
+fn unescape(text: &str) -> Result<Vec<u8>> {
+    let text = text.replace("\\\n", "");
+    let mut out = Vec::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find("<<").into_iter().chain(rest.find("\\x")).min() {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        let (head, tail) = rest[at..].split_at(2);
+        if head == "<<" {
+            let (inside, after) = tail.split_once(">>").context("a repetition without an end")?;
+            let (what, times) = inside.rsplit_once('*').context("a repetition without a number")?;
+            out.extend_from_slice(what.repeat(times.parse()?).as_bytes());
+            rest = after;
+        } else {
+            out.push(u8::from_str_radix(tail.get(..2).context("half a byte")?, 16)?);
+            rest = &tail[2..];
+        }
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Ok(out)
+}
+
+/// The answer in lines: what a client can act upon.
+fn tell(answer: &Answer) -> String {
+    let status = answer.json();
+    let mut lines = Vec::new();
+    if status["kind"] == "Status" && answer.code >= 400 {
+        lines.push(format!("{} {}", answer.code, text(&status["reason"])));
+        if status["code"] != answer.code {
+            lines.push(format!("code in the body: {}", status["code"]));
+        }
+        lines.push(format!("message: {}", text(&status["message"])));
+        tell_details(&status["details"], &mut lines);
+    } else if answer.code >= 400 {
+        let body = String::from_utf8_lossy(&answer.body);
+        lines.push(answer.code.to_string());
+        lines.push(format!("{}: {}", answer.header("content-type"), body.lines().next().unwrap_or_default()));
+    } else {
+        lines.push(answer.code.to_string());
+    }
+    for warning in answer.headers.get_all("warning") {
+        lines.push(format!("warning: {}", String::from_utf8_lossy(warning.as_bytes())));
+    }
+    let cut = |line: &String| line.replace('\n', "\\n").chars().take(LINE_LETTERS_MAX).collect::<String>();
+    lines.iter().map(|line| format!("{}\n", cut(line).trim_end())).collect()
+}
+
+fn tell_details(details: &Value, lines: &mut Vec<String>) {
+    let said = ["group", "kind", "name", "retryAfterSeconds"].iter().filter(|name| !details[**name].is_null());
+    let said: Vec<String> = said.map(|name| format!("{name}={}", text(&details[*name]))).collect();
+    if !said.is_empty() {
+        lines.push(format!("details: {}", said.join(" ")));
+    }
+    for cause in details["causes"].as_array().into_iter().flatten() {
+        let (reason, field) = (text(&cause["reason"]), text(&cause["field"]));
+        lines.push(format!("cause: {reason} {field}: {}", text(&cause["message"])));
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned)
+}
+
+fn comparable<'a>(told: &'a str, case: &Case) -> Vec<&'a str> {
+    told.lines().filter(|line| !case.loose.iter().any(|loose| line.starts_with(loose.as_str()))).collect()
+}
+
+/// Where the cases lie.
+pub fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_read_as_it_is_meant() {
+        let text = "about\n\n### a case\n@loose message\nPOST maps?a=b\ncontent-type: text/plain\nx-a: b\n\n{\\x41<<ab*2>>\n-->\n400 BadRequest\nmessage: no\n\n### next\nGET /readyz\n-->\n200\n";
+        let cases = parse(text).unwrap();
+        let (first, next) = (&cases[0], &cases[1]);
+        assert_eq!(first.call.path, "/api/v1/namespaces/inputs/maps?a=b");
+        assert_eq!(first.call.body, "{Aabab");
+        assert_eq!(first.call.headers, [("content-type".into(), "text/plain".into()), ("x-a".into(), "b".into())]);
+        assert_eq!(comparable(&first.expected, first), ["400 BadRequest"]);
+        assert_eq!((next.call.path.as_str(), next.call.body.len(), next.expected.as_str()), ("/readyz", 0, "200\n"));
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_causes() {
+        let status = json!({"kind": "Status", "code": 422, "reason": "Invalid", "message": "m", "details": {
+            "kind": "K", "causes": [{"reason": "FieldValueInvalid", "field": "a.b", "message": "bad"}]}});
+        let answer = Answer { code: 422, headers: hyper::HeaderMap::new(), body: status.to_string().into() };
+        assert_eq!(tell(&answer), "422 Invalid\nmessage: m\ndetails: kind=K\ncause: FieldValueInvalid a.b: bad\n");
+    }
+}
