@@ -39,9 +39,12 @@ pub(crate) struct Cached<P> {
     pub value: Arc<P>,
 }
 
+/// Which objects are found under each value of an index.
+type Found = HashMap<String, HashSet<ObjectKey>>;
+
 pub(crate) struct Cache<P> {
     pub items: BTreeMap<ObjectKey, Cached<P>>,
-    indices: Vec<(Index<P>, HashMap<String, HashSet<ObjectKey>>)>,
+    indices: Vec<(Index<P>, Found)>,
     /// The revision that the cache is known to be complete up to.
     pub revision: u64,
 }
@@ -70,7 +73,7 @@ impl<P> Cache<P> {
     }
 }
 
-fn forget(found: &mut HashMap<String, HashSet<ObjectKey>>, entries: &[String], key: &ObjectKey) {
+fn forget(found: &mut Found, entries: &[String], key: &ObjectKey) {
     for entry in entries {
         if let Some(keys) = found.get_mut(entry) {
             keys.remove(key);

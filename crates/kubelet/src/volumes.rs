@@ -17,7 +17,7 @@ pub mod payload;
 pub mod sub_path;
 pub mod tokens;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ pub enum Place {
 pub struct Volumes {
     /// By volume name.
     pub places: HashMap<String, Place>,
+    /// Names of those made from objects: containers never write to them.
+    pub made_from_objects: HashSet<String>,
     /// When to prepare again although nothing changed.
     pub refresh_at: Option<Timestamp>,
 }
@@ -61,6 +63,13 @@ pub async fn prepare(wanted: &For<'_>) -> Result<Volumes, VolumeError> {
     for volume in pod::spec(wanted.pod).volumes.iter().flatten() {
         let failed = |why: String| VolumeError { volume: volume.name.clone(), why };
         let place = prepare_one(wanted, volume, &mut volumes.refresh_at).await.map_err(failed)?;
+        if volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some()
+        {
+            volumes.made_from_objects.insert(volume.name.clone());
+        }
         volumes.places.insert(volume.name.clone(), place);
     }
     Ok(volumes)
@@ -203,7 +212,7 @@ fn one_mount(
     };
     let container_path =
         if wanted.mount_path.starts_with('/') { wanted.mount_path.clone() } else { format!("/{}", wanted.mount_path) };
-    let readonly = wanted.read_only.unwrap_or(false);
+    let readonly = wanted.read_only.unwrap_or(false) || volumes.made_from_objects.contains(&wanted.name);
     let propagation = match wanted.mount_propagation.as_deref() {
         Some("Bidirectional") => MountPropagation::PropagationBidirectional,
         Some("HostToContainer") => MountPropagation::PropagationHostToContainer,

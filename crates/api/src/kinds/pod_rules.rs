@@ -116,11 +116,11 @@ fn names(errors: &mut Errors, spec: &Value, path: &FieldPath) {
 
 fn numbers(errors: &mut Errors, spec: &Value, path: &FieldPath) {
     rules::non_negative(errors, spec, path, "terminationGracePeriodSeconds");
-    if let Some(seconds) = spec.number("activeDeadlineSeconds") {
-        if !(1..=i64::from(i32::MAX)).contains(&seconds) {
-            let detail = "must be between 1 and 2147483647, inclusive";
-            errors.push(FieldError::invalid(&path.child("activeDeadlineSeconds"), seconds, detail));
-        }
+    if let Some(seconds) = spec.number("activeDeadlineSeconds")
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        errors.push(FieldError::invalid(&path.child("activeDeadlineSeconds"), seconds, detail));
     }
 }
 

@@ -398,11 +398,11 @@ fn cluster_ips(errors: &mut Errors, spec: &Value, path: &FieldPath) {
             pod_rules::ip(errors, text, &path.child("clusterIPs").index(index));
         }
     }
-    if let Some(first) = spec.items("clusterIPs").first().and_then(Value::as_str) {
-        if first != spec.text("clusterIP") {
-            let detail = "first value must match `clusterIP`";
-            errors.push(FieldError::invalid(&path.child("clusterIPs"), spec["clusterIPs"].clone(), detail));
-        }
+    if let Some(first) = spec.items("clusterIPs").first().and_then(Value::as_str)
+        && first != spec.text("clusterIP")
+    {
+        let detail = "first value must match `clusterIP`";
+        errors.push(FieldError::invalid(&path.child("clusterIPs"), spec["clusterIPs"].clone(), detail));
     }
 }
 

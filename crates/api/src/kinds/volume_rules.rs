@@ -63,10 +63,10 @@ fn sources(errors: &mut Errors, volume: &Value, path: &FieldPath) {
 }
 
 fn host_path(errors: &mut Errors, source: &Value, path: &FieldPath) {
-    if let Some(text) = rules::required(errors, source, path, "path") {
-        if text.split('/').any(|part| part == "..") {
-            errors.push(FieldError::invalid(&path.child("path"), text, "must not contain '..'"));
-        }
+    if let Some(text) = rules::required(errors, source, path, "path")
+        && text.split('/').any(|part| part == "..")
+    {
+        errors.push(FieldError::invalid(&path.child("path"), text, "must not contain '..'"));
     }
     let supported =
         ["BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket", ""];
