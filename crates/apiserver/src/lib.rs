@@ -11,13 +11,13 @@
 //! it everything that is objects (the verbs, written once for all kinds). The registry never sees a media type of the wire;
 //! the front never sees the store.
 
-pub mod audit;
 pub mod admission;
 pub mod allocators;
+pub mod audit;
 pub mod authn;
 pub mod authz;
-pub mod chain;
 pub mod bootstrap;
+pub mod chain;
 pub mod context;
 pub mod decode;
 pub mod discovery;

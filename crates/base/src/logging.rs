@@ -2,9 +2,12 @@
 
 use tracing_subscriber::EnvFilter;
 
+/// Ours from `info` on; libraries that tell of every request only when something is wrong.
+const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_proto=warn,fjall=warn,lsm_tree=warn";
+
 /// Installs the subscriber once per process; a second call changes nothing.
 pub fn init() {
-    let filter = EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // Tests and `coracle up` inside a test may have installed one before; the first wins.

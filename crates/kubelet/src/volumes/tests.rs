@@ -16,6 +16,7 @@ fn mounts_say_what_the_spec_says() {
             ("i".to_string(), Place::Image("busybox:1.36".into())),
         ]),
         refresh_at: None,
+        made_from_objects: Default::default(),
     };
     let made = |mount| mounts(Path::new("/pod"), &container(mount), &volumes, &[]);
     let plain = made(json!({"name": "v", "mountPath": "x", "readOnly": true, "mountPropagation": "HostToContainer"}));
