@@ -34,7 +34,61 @@ pub fn parse(query: &Query, verb: Verb, patch: Option<PatchKind>) -> Result<Opti
     if is_write(verb) {
         check_write(&options, patch, query, &mut errors);
     }
+    match verb {
+        Verb::List | Verb::DeleteCollection => check_list(&options, &mut errors),
+        Verb::Watch => check_watch(&options, &mut errors),
+        _ => {}
+    }
     if errors.is_empty() { Ok(options) } else { Err(invalid(verb, &errors)) }
+}
+
+/// What may stand together in a list.
+fn check_list(options: &Options, errors: &mut Vec<FieldError>) {
+    let path = FieldPath::new("resourceVersionMatch");
+    let wanted = options.resource_version_match.as_str();
+    if !wanted.is_empty() {
+        if options.resource_version.is_empty() {
+            let rule = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            errors.push(FieldError::forbidden(&path, rule));
+        }
+        if !options.continue_token.is_empty() {
+            errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if !matches!(wanted, "Exact" | "NotOlderThan") {
+            errors.push(FieldError::not_supported(&path, wanted, &["Exact", "NotOlderThan", ""]));
+        }
+        if wanted == "Exact" && options.resource_version == "0" {
+            let rule = r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#;
+            errors.push(FieldError::forbidden(&path, rule));
+        }
+    }
+    if options.send_initial_events.is_some() {
+        let path = FieldPath::new("sendInitialEvents");
+        errors.push(FieldError::forbidden(&path, "sendInitialEvents is forbidden for list"));
+    }
+}
+
+/// What may stand together in a watch.
+fn check_watch(options: &Options, errors: &mut Vec<FieldError>) {
+    let path = FieldPath::new("resourceVersionMatch");
+    let wanted = options.resource_version_match.as_str();
+    if options.send_initial_events.is_some() && wanted != "NotOlderThan" {
+        let rule = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(FieldError::forbidden(&path, rule));
+    }
+    if wanted.is_empty() {
+        return;
+    }
+    if options.send_initial_events.is_none() {
+        let rule = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        errors.push(FieldError::forbidden(&path, rule));
+    }
+    if wanted != "NotOlderThan" {
+        errors.push(FieldError::not_supported(&path, wanted, &["NotOlderThan"]));
+    }
+    if !options.continue_token.is_empty() {
+        errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+    }
 }
 
 fn is_write(verb: Verb) -> bool {

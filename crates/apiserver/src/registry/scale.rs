@@ -5,7 +5,7 @@ use std::sync::Arc;
 use meta::{GroupVersionKind, LabelSelector, Object, Status};
 use serde_json::{Map, Value, json};
 
-use super::update::Revision;
+use super::update::{ATTEMPTS_MAX, Revision};
 use super::{Answer, Outcome, Registry, Target, patching};
 use crate::context::Context;
 use crate::stored::Stored;
@@ -61,14 +61,27 @@ impl Registry {
         target: &Target,
         revision: Revision,
     ) -> Result<Outcome, Status> {
-        let current = self.read_latest(target).await?;
-        let shown = read(target, &current)?;
-        let wanted = match revision {
-            Revision::Replace(body) => body,
-            Revision::Patch(kind, patch) => patching::apply(self, cx, target, kind, &patch, Some(&shown))?,
-            Revision::Edit(_) => return Err(Status::internal("a scale is replaced or patched")),
-        };
-        let replicas = size(&wanted)?;
+        for _ in 0..ATTEMPTS_MAX {
+            let current = self.read_latest(target).await?;
+            let shown = read(target, &current)?;
+            let wanted = match &revision {
+                Revision::Replace(body) => body.clone(),
+                Revision::Patch(kind, patch) => patching::apply(self, cx, target, *kind, patch, Some(&shown))?,
+                Revision::Edit(_) => return Err(Status::internal("a scale is replaced or patched")),
+            };
+            let insists =
+                !matches!(revision, Revision::Patch(..)) || wanted.resource_version() != shown.resource_version();
+            match self.resize(cx, target, &wanted).await {
+                // Somebody was faster: a patch that names no version is made anew from what is there now.
+                Err(status) if status.is_conflict() && !insists => {}
+                outcome => return outcome,
+            }
+        }
+        Err(Status::modified(&target.group_resource(), &target.name))
+    }
+
+    async fn resize(&self, cx: &Context, target: &Target, wanted: &Object) -> Result<Outcome, Status> {
+        let replicas = size(wanted)?;
         let (version, uid) = (wanted.resource_version().to_string(), wanted.uid().to_string());
         let edit = move |object: &mut Object| {
             for (field, value) in [("resourceVersion", &version), ("uid", &uid)] {

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::stored::Stored;
 
 /// How often a write that somebody was faster than is made anew.
-const ATTEMPTS_MAX: usize = 32;
+pub(super) const ATTEMPTS_MAX: usize = 32;
 
 /// A change in place; it runs once for each attempt.
 pub(crate) type Edit = dyn Fn(&mut Object) -> Result<(), Status> + Send + Sync;
