@@ -17,6 +17,9 @@ use crate::{paths, process};
 pub struct StoriesArguments {
     /// Only stories whose names contain one of these
     names: Vec<String>,
+    /// Only those that hold today, as `tests/stories/ledger.txt` lists them; the list only grows
+    #[arg(long, conflicts_with = "names")]
+    ledger: bool,
     /// Tell them in an emulated machine with cgroup v2 alone
     #[arg(long)]
     vm: bool,
@@ -37,9 +40,10 @@ pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
         return lab::run(&LabArguments::running(command, 1).kept(arguments.keep).in_vm(arguments.vm));
     }
     let program = build("stories")?;
-    let sizes = lab_sizes(&program, &arguments.names)?;
+    let names = if arguments.ledger { ledger()? } else { arguments.names.clone() };
+    let sizes = lab_sizes(&program, &names)?;
     if sizes.is_empty() {
-        bail!("no story is called {}", arguments.names.join(" or "));
+        bail!("no story is called {}", names.join(" or "));
     }
     let mut outcome = ExitCode::SUCCESS;
     for nodes in sizes {
@@ -51,13 +55,21 @@ pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
             command.extend(kubectls.into_iter().map(OsString::from));
             command.push(program.clone().into());
         }
-        command.extend(arguments.names.iter().map(OsString::from));
+        command.extend(names.iter().map(OsString::from));
         let lab = LabArguments::running(command, nodes).kept(arguments.keep).in_vm(arguments.vm);
         if lab::run(&lab)? != ExitCode::SUCCESS {
             outcome = ExitCode::FAILURE;
         }
     }
     Ok(outcome)
+}
+
+/// The stories that hold today.
+fn ledger() -> Result<Vec<String>> {
+    let path = paths::root().join("tests/stories/ledger.txt");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(String::from).collect())
 }
 
 /// Arguments: how many kubectls, their paths, then the command to run with each.

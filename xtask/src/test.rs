@@ -63,11 +63,7 @@ const STEPS: &[Step] = &[
     xtask("upstream's kubectl", &["upstream", "kubectl"]),
     cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast"]),
     cargo("the binary", &["build", "--package", "coracle"]),
-    in_lab("power cuts", &["pull-plug"]),
-    in_lab("stories", &["stories"]),
-    in_lab("a session of the kube crate", &["stories", "--public-client"]),
-    in_lab("stories, every kubectl", &["stories", "--every-kubectl", "s01", "s03"]),
-    in_lab("stories on cgroup v2", &["stories", "--vm", "s01", "s02"]),
+    in_lab("stories that hold", &["stories", "--ledger"]),
 ];
 
 pub fn run(arguments: &TestArguments) -> Result<ExitCode> {

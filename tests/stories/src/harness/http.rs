@@ -57,7 +57,9 @@ impl Request<'_> {
 }
 
 fn understood(answer: &str) -> Result<(u16, String)> {
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("no head in {answer:?}") };
+    let Some((head, body)) = answer.split_once("\r\n\r\n").or_else(|| answer.split_once("\n\n")) else {
+        bail!("no head in {answer:?}")
+    };
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
     Ok((status.with_context(|| format!("no status in {head:?}"))?, body.to_owned()))
 }
