@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::{Recorder, reference};
-use client::{Change, Client, Deletion, Lister, Next, Patch, Queue, Typed, run_workers};
+use client::{Change, Client, Deletion, Lister, Next, Patch, Queue, Typed};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use meta::{LabelSelector, Object, ObjectKey, Status};
 use serde_json::{Map, Value, json};
@@ -58,13 +58,9 @@ pub fn start(cx: &Context) {
     let (wake, seen) = (queue.clone(), controller.clone());
     // Recreate waits for the last old pod to be gone.
     pods.subscribe(move |change| wake.add_all(seen.recreating_owner(change)));
-    let synced = cx.informers.clone();
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
-        let (controller, synced) = (controller.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            controller.sync(&key).await
-        }
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync(&key).await }
     });
 }
 

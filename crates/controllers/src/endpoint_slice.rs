@@ -4,7 +4,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 
-use client::{Change, Client, Deletion, Index, Lister, Next, Queue, Typed, run_workers};
+use client::{Change, Client, Deletion, Index, Lister, Next, Queue, Typed};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use meta::{Object, ObjectKey, Status};
@@ -65,13 +65,9 @@ pub fn start(cx: &Context) {
         let service = service_of(change.key(), change.latest());
         wake.add_all(service.iter().filter_map(|key| key.split_once('/')).map(|(ns, name)| ObjectKey::new(ns, name)));
     });
-    let synced = cx.informers.clone();
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
-        let (controller, synced) = (controller.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            controller.sync(&key).await
-        }
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync(&key).await }
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, Deletion, Lister, Next, Queue, Typed, run_workers};
+use client::{Client, Deletion, Lister, Next, Queue, Typed};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use meta::{Object, ObjectKey, Status};
 use serde_json::{Value, json};
@@ -38,13 +38,9 @@ pub fn start(cx: &Context) {
     pods.subscribe(move |change| pod_changed(change, &all, &wake));
     let wake = queue.clone();
     endpoints.subscribe(move |change| wake.add(change.key().clone()));
-    let synced = cx.informers.clone();
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
-        let (controller, synced) = (controller.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            controller.sync(&key).await
-        }
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync(&key).await }
     });
 }
 

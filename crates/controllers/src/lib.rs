@@ -27,11 +27,15 @@ mod service_account;
 mod service_pods;
 pub mod views;
 
+use std::fmt::{Debug, Display};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use base::{Clock, Tasks};
 use client::events::Recorder;
-use client::{Client, Informers, Queue};
+use client::{Client, Informers, Next, Queue};
+use meta::Status;
+use tokio::sync::OnceCell;
 
 /// How many keys of one controller are synced at a time, as upstream's defaults.
 const WORKERS: usize = 5;
@@ -55,6 +59,25 @@ pub struct Context {
 }
 
 impl Context {
+    /// Starts the workers of a controller. None of them acts before the caches that the controller reads are filled, which is
+    /// waited for once.
+    fn run_workers<K, S, F>(&self, name: &'static str, workers: usize, queue: &Queue<K>, sync: S)
+    where
+        K: Clone + Eq + Hash + Debug + Display + Send + Sync + 'static,
+        S: Fn(K) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Next, Status>> + Send + 'static,
+    {
+        let (informers, filled) = (self.informers.clone(), Arc::new(OnceCell::new()));
+        let sync = Arc::new(sync);
+        client::run_workers(name, workers, &self.tasks, queue, move |key| {
+            let (informers, filled, sync) = (informers.clone(), filled.clone(), sync.clone());
+            async move {
+                filled.get_or_init(|| informers.synced()).await;
+                sync(key).await
+            }
+        });
+    }
+
     /// The client and the event recorder of the controller called `name`.
     fn identity(&self, name: &str) -> (Client, Recorder) {
         let client = (self.client_for)(name);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, Deletion, ListQuery, Lister, Next, Queue, Typed, run_workers};
+use client::{Client, Deletion, ListQuery, Lister, Next, Queue, Typed};
 use k8s_openapi::api::core::v1::Namespace;
 use meta::{GroupVersionResource, Object, ObjectKey, Status, time};
 use serde_json::{Value, json};
@@ -47,13 +47,9 @@ pub fn start(cx: &Context, graph: &Graph, queue: &Queue<ObjectKey>) {
     let wake = queue.clone();
     namespaces.subscribe(move |change| wake.add(change.key().clone()));
     let controller = Namespaces { cx: cx.clone(), client, graph: graph.clone(), namespaces: namespaces.lister() };
-    let synced = cx.informers.clone();
-    run_workers(NAME, WORKERS, &cx.tasks, queue, move |key| {
-        let (controller, synced) = (controller.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            controller.sync(&key).await
-        }
+    cx.run_workers(NAME, WORKERS, queue, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync(&key).await }
     });
 }
 

@@ -90,13 +90,9 @@ pub fn start(cx: &Context) {
             monitor.sync_node(&key).await
         }
     });
-    let synced = cx.informers.clone();
-    run_workers("taint-eviction-controller", crate::WORKERS, &cx.tasks, &evictions, move |key| {
-        let (controller, synced) = (controller.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            controller.sync_pod(&key).await
-        }
+    cx.run_workers("taint-eviction-controller", crate::WORKERS, &evictions, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync_pod(&key).await }
     });
 }
 

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use client::{Change, Client, Deletion, Lister, Next, Patch, Queue, Typed, Watched, run_workers};
+use client::{Change, Client, Deletion, Lister, Next, Patch, Queue, Typed, Watched};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use meta::{ObjectKey, Status, time};
 use serde_json::json;
@@ -58,13 +58,9 @@ pub fn start(cx: &Context) {
             wake.add(ObjectKey::default());
         }
     });
-    let synced = cx.informers.clone();
-    run_workers(NAME, 1, &cx.tasks, &queue, move |key: Key| {
-        let (controller, synced) = (controller.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            controller.sync(&key).await
-        }
+    cx.run_workers(NAME, 1, &queue, move |key: Key| {
+        let controller = controller.clone();
+        async move { controller.sync(&key).await }
     });
 }
 

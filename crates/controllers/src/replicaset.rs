@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::reference;
-use client::{Change, Lister, Next, Queue, Typed, run_workers};
+use client::{Change, Lister, Next, Queue, Typed};
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -54,13 +54,9 @@ pub fn start(cx: &Context) {
     });
     let (wake, seen) = (queue.clone(), controller.clone());
     pods.subscribe(move |change| seen.pod_changed(change, &wake));
-    let synced = cx.informers.clone();
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
-        let (controller, synced) = (controller.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            controller.sync(&key).await
-        }
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync(&key).await }
     });
 }
 
