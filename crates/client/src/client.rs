@@ -10,6 +10,7 @@ use meta::{GroupVersionResource, Object, ObjectKey, Status};
 use serde_json::{Map, Value};
 
 use crate::door::{Body, DeleteOptions, Door, Encoded, EventStream, List, Options, PatchKind, Request, Response, Verb};
+use crate::outcome::Outcome;
 use crate::resource::Typed;
 
 /// A handle on the API with one identity. Cheap to clone.
@@ -118,11 +119,7 @@ impl Client {
 
     /// As [`Client::get`], with "not found" as none.
     pub async fn find<K: Typed>(&self, key: &ObjectKey) -> Result<Option<K>, Status> {
-        match self.get(key).await {
-            Ok(object) => Ok(Some(object)),
-            Err(status) if status.is_not_found() => Ok(None),
-            Err(status) => Err(status),
-        }
+        self.get(key).await.unless_gone()
     }
 
     /// The tree of an object of any kind.

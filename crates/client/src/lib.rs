@@ -19,6 +19,7 @@ pub mod https;
 pub mod informer;
 pub mod kubeconfig;
 pub mod lister;
+pub mod outcome;
 pub mod queue;
 pub mod resource;
 
@@ -29,5 +30,6 @@ pub use door::{
 };
 pub use informer::{Change, Informer, Informers, Projection, Watched};
 pub use lister::{Index, Lister};
+pub use outcome::Outcome;
 pub use queue::Queue;
 pub use resource::Typed;

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use base::Timestamp;
-use client::{Change, Client, Deletion, Lister, Next, Queue, Typed, Watched, run_workers};
+use client::{Change, Client, Deletion, Lister, Next, Outcome, Queue, Typed, Watched};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use meta::{ObjectKey, Status, time};
 use serde_json::{Map, Value};
@@ -65,12 +65,9 @@ pub fn start(cx: &Context) {
     let (client, _) = cx.identity(SIGNER);
     let signer =
         BootstrapSigner { cx: cx.clone(), client, secrets: secrets.lister(), descriptions: descriptions.lister() };
-    run_workers(SIGNER, 1, &cx.tasks, &queue, move |key| {
+    cx.run_workers(SIGNER, 1, &queue, move |key| {
         let signer = signer.clone();
-        async move {
-            signer.cx.informers.synced().await;
-            signer.sync(&key).await
-        }
+        async move { signer.sync(&key).await }
     });
     start_cleaner(cx, &secrets);
 }
@@ -138,7 +135,7 @@ fn start_cleaner(cx: &Context, secrets: &client::Informer<Secret>) {
         }
     });
     let (secrets, clock) = (secrets.lister(), cx.clock.clone());
-    run_workers(CLEANER, 1, &cx.tasks, &queue, move |key: ObjectKey| {
+    cx.run_workers(CLEANER, 1, &queue, move |key: ObjectKey| {
         let (client, secrets, clock) = (client.clone(), secrets.clone(), clock.clone());
         async move {
             let Some(secret) = secrets.get(&key) else { return Ok(Next::Wait) };
@@ -148,10 +145,8 @@ fn start_cleaner(cx: &Context, secrets: &client::Informer<Secret>) {
                 return Ok(Next::After(wait));
             }
             let deletion = Deletion { uid: secret.metadata.uid.clone(), ..Deletion::default() };
-            match client.delete::<Secret>(&key, deletion).await {
-                Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
-                _ => Ok(Next::Wait),
-            }
+            client.delete::<Secret>(&key, deletion).await.unless_replaced()?;
+            Ok(Next::Wait)
         }
     });
 }

@@ -7,7 +7,7 @@
 //! controlled by nobody,   matches  -> adopt, unless either is being deleted
 //! ```
 
-use client::{Client, Patch};
+use client::{Client, Outcome, Patch};
 use meta::{GroupVersionKind, GroupVersionResource, LabelSelector, ObjectKey, Status};
 use serde_json::{Value, json};
 
@@ -52,11 +52,8 @@ impl Claimant<'_> {
     }
 
     async fn is_still_there(&self, client: &Client) -> Result<bool, Status> {
-        match client.get_object(&self.resource, self.key).await {
-            Ok(owner) => Ok(owner.uid() == self.uid && !owner.is_being_deleted()),
-            Err(status) if status.is_not_found() => Ok(false),
-            Err(status) => Err(status),
-        }
+        let owner = client.get_object(&self.resource, self.key).await.unless_gone()?;
+        Ok(owner.is_some_and(|owner| owner.uid() == self.uid && !owner.is_being_deleted()))
     }
 
     /// Carries out a verdict. True when the object is ours afterwards.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::{Recorder, reference};
-use client::{Change, Client, Deletion, Lister, Next, Patch, Queue, Typed};
+use client::{Change, Client, Deletion, Lister, Next, Outcome, Patch, Queue, Typed};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use meta::{LabelSelector, Object, ObjectKey, Status};
 use serde_json::{Map, Value, json};
@@ -165,10 +165,7 @@ impl Deployments {
                 }
                 Action::Delete { set } => {
                     let key = ObjectKey::new(&facts.meta.key.namespace, set);
-                    match self.client.delete::<ReplicaSet>(&key, Deletion::default()).await {
-                        Err(status) if !status.is_not_found() => return Err(status),
-                        _ => {}
-                    }
+                    self.client.delete::<ReplicaSet>(&key, Deletion::default()).await.unless_gone()?;
                 }
             }
         }
@@ -253,10 +250,8 @@ impl Deployments {
         if unchanged {
             return Ok(());
         }
-        match self.client.amend_object(&Deployment::gvr(), "status", current, json!({"status": status})).await {
-            Err(status) if !status.is_not_found() => Err(status),
-            _ => Ok(()),
-        }
+        let change = json!({"status": status});
+        self.client.amend_object(&Deployment::gvr(), "status", current, change).await.unless_gone().map(drop)
     }
 }
 

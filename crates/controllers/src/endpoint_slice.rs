@@ -4,7 +4,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 
-use client::{Change, Client, Deletion, Index, Lister, Next, Queue, Typed};
+use client::{Change, Client, Deletion, Index, Lister, Next, Outcome, Queue, Typed};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use meta::{Object, ObjectKey, Status};
@@ -165,10 +165,7 @@ impl EndpointSlices {
             }
             Action::Delete { name } => {
                 let key = ObjectKey::new(&key.namespace, &name);
-                match self.client.delete::<EndpointSlice>(&key, Deletion::default()).await {
-                    Err(status) if !status.is_not_found() => Err(status),
-                    _ => Ok(()),
-                }
+                self.client.delete::<EndpointSlice>(&key, Deletion::default()).await.unless_gone().map(drop)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, Deletion, Lister, Next, Queue, Typed};
+use client::{Client, Deletion, Lister, Next, Outcome, Queue, Typed};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use meta::{Object, ObjectKey, Status};
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ impl AllEndpoints {
             made.set_meta("namespace", &*key.namespace);
             made.set_meta("labels", labels);
             made.set(&["subsets"], subsets);
-            return crate::service_account::created(self.client.create_object(&Endpoints::gvr(), made).await);
+            return crate::created(self.client.create_object(&Endpoints::gvr(), made).await);
         };
         let object = current.object()?;
         if object.list_at(&["subsets"]) != subsets || object.get(&["metadata", "labels"]) != Some(&labels) {
@@ -81,10 +81,7 @@ impl AllEndpoints {
 
     async fn remove(&self, key: &ObjectKey, exists: bool) -> Result<Next, Status> {
         if exists {
-            match self.client.delete::<Endpoints>(key, Deletion::default()).await {
-                Err(status) if !status.is_not_found() => return Err(status),
-                _ => {}
-            }
+            self.client.delete::<Endpoints>(key, Deletion::default()).await.unless_gone()?;
         }
         Ok(Next::Wait)
     }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use client::{Client, Deletion, Next, Patch, Propagation, Queue, run_workers};
+use client::{Client, Deletion, Next, Outcome, Patch, Propagation, Queue};
 use meta::{Object, ObjectKey, OwnerReference, Status};
 use serde_json::{Value, json};
 
@@ -75,11 +75,9 @@ pub fn start(cx: &Context, graph: &Graph, queue: &Queue<Suspect>) {
         ((group, resource.kind.clone()), resource.clone())
     });
     let collector = Arc::new(Collector { client, graph: graph.clone(), by_kind: kinds.collect() });
-    let synced = cx.informers.clone();
-    run_workers(NAME, WORKERS, &cx.tasks, queue, move |suspect: Suspect| {
-        let (collector, synced) = (collector.clone(), synced.clone());
+    cx.run_workers(NAME, WORKERS, queue, move |suspect| {
+        let collector = collector.clone();
         async move {
-            synced.synced().await;
             let Some(item) = collector.graph.get(&suspect.uid) else { return Ok(Next::Wait) };
             collector.sync(&item).await
         }
@@ -97,12 +95,8 @@ enum OwnerState {
 
 impl Collector {
     async fn sync(&self, item: &Item) -> Result<Next, Status> {
-        let live = match self.client.get_object(&item.resource.gvr, &item.key).await {
-            Ok(live) if live.uid() == item.uid => live,
-            Ok(_) => return Ok(Next::Wait),
-            Err(status) if status.is_not_found() => return Ok(Next::Wait),
-            Err(status) => return Err(status),
-        };
+        let live = self.client.get_object(&item.resource.gvr, &item.key).await.unless_gone()?;
+        let Some(live) = live.filter(|live| live.uid() == item.uid) else { return Ok(Next::Wait) };
         if live.is_being_deleted() {
             return self.finish_deletion(item, &live).await;
         }
@@ -134,15 +128,11 @@ impl Collector {
             return Ok(OwnerState::Alive);
         }
         let namespace = if resource.namespaced { &*item.key.namespace } else { "" };
-        match self.client.get_object(&resource.gvr, &ObjectKey::new(namespace, &owner.name)).await {
-            Ok(live) if live.uid() == owner.uid => {
-                let foreground = live.finalizers().any(|finalizer| finalizer == FOREGROUND);
-                Ok(if waits(live.is_being_deleted(), foreground) { OwnerState::WaitsForUs } else { OwnerState::Alive })
-            }
-            Ok(_) => Ok(OwnerState::Gone),
-            Err(status) if status.is_not_found() => Ok(OwnerState::Gone),
-            Err(status) => Err(status),
-        }
+        let live =
+            self.client.get_object(&resource.gvr, &ObjectKey::new(namespace, &owner.name)).await.unless_gone()?;
+        let Some(live) = live.filter(|live| live.uid() == owner.uid) else { return Ok(OwnerState::Gone) };
+        let foreground = live.finalizers().any(|finalizer| finalizer == FOREGROUND);
+        Ok(if waits(live.is_being_deleted(), foreground) { OwnerState::WaitsForUs } else { OwnerState::Alive })
     }
 
     /// Acts on what became of the owners.
@@ -176,10 +166,8 @@ impl Collector {
             propagation: Some(propagation),
             ..Deletion::default()
         };
-        match self.client.delete_object(&item.resource.gvr, &item.key, deletion).await {
-            Err(status) if !status.is_not_found() => Err(status),
-            _ => Ok(Next::Wait),
-        }
+        self.client.delete_object(&item.resource.gvr, &item.key, deletion).await.unless_gone()?;
+        Ok(Next::Wait)
     }
 
     /// Does for an object on its way out what its finalizers of ours ask for.
@@ -227,9 +215,6 @@ impl Collector {
         metadata["uid"] = live.uid().into();
         metadata["resourceVersion"] = live.resource_version().into();
         let patch = Patch::Merge(json!({"metadata": metadata}));
-        match self.client.patch_object(&item.resource.gvr, &item.key, "", patch).await {
-            Err(status) if !status.is_not_found() => Err(status),
-            _ => Ok(()),
-        }
+        self.client.patch_object(&item.resource.gvr, &item.key, "", patch).await.unless_gone().map(drop)
     }
 }

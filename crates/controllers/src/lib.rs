@@ -86,6 +86,16 @@ impl Context {
     }
 }
 
+/// What creating an object in a namespace came to: another may have been quicker, and a namespace on its way out needs nothing
+/// any more.
+fn created<T>(outcome: Result<T, Status>) -> Result<Next, Status> {
+    match outcome {
+        Err(status) if status.is_already_exists() || status.is_not_found() || status.code == 403 => Ok(Next::Wait),
+        Err(status) => Err(status),
+        Ok(_) => Ok(Next::Wait),
+    }
+}
+
 /// Starts every controller; they stop with `cx.tasks`.
 pub fn start(cx: &Context) {
     replicaset::start(cx);

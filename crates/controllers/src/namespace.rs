@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, Deletion, ListQuery, Lister, Next, Queue, Typed};
+use client::{Client, Deletion, ListQuery, Lister, Next, Outcome, Queue, Typed};
 use k8s_openapi::api::core::v1::Namespace;
 use meta::{GroupVersionResource, Object, ObjectKey, Status, time};
 use serde_json::{Value, json};
@@ -129,17 +129,13 @@ impl Namespaces {
         let kept = object.list_at(&["spec", "finalizers"]).iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
         let kept: Vec<Value> = kept.collect();
         object.set(&["spec", "finalizers"], kept);
-        match self.client.update_object(&Namespace::gvr(), "finalize", object).await {
-            Err(status) if !status.is_not_found() => Err(status),
-            _ => Ok(Next::Wait),
-        }
+        self.client.update_object(&Namespace::gvr(), "finalize", object).await.unless_gone()?;
+        Ok(Next::Wait)
     }
 
     async fn write_status(&self, namespace: &Object, status: Value) -> Result<(), Status> {
-        match self.client.amend_object(&Namespace::gvr(), "status", namespace, json!({"status": status})).await {
-            Err(status) if !status.is_not_found() => Err(status),
-            _ => Ok(()),
-        }
+        let change = json!({"status": status});
+        self.client.amend_object(&Namespace::gvr(), "status", namespace, change).await.unless_gone().map(drop)
     }
 }
 

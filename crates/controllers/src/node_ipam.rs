@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use client::{Next, Patch, Queue, Typed, run_workers};
+use client::{Next, Patch, Queue, Typed};
 use k8s_openapi::api::core::v1::Node;
 use meta::{ObjectKey, Status};
 use serde_json::json;
@@ -78,13 +78,12 @@ pub fn start(cx: &Context, ranges: Vec<Range>) {
             wake.add(change.key().clone());
         }
     });
-    let (nodes, synced) = (nodes.lister(), cx.informers.clone());
+    let nodes = nodes.lister();
     let given = std::sync::Arc::new(parking_lot::Mutex::new(BTreeSet::<String>::new()));
-    run_workers(NAME, 1, &cx.tasks, &queue, move |key| {
-        let (client, recorder, nodes, synced) = (client.clone(), recorder.clone(), nodes.clone(), synced.clone());
+    cx.run_workers(NAME, 1, &queue, move |key| {
+        let (client, recorder, nodes) = (client.clone(), recorder.clone(), nodes.clone());
         let (ranges, given) = (ranges.clone(), given.clone());
         async move {
-            synced.synced().await;
             let Some(node) = nodes.get(&key).filter(|node| pod_cidrs(node).is_empty()) else { return Ok(Next::Wait) };
             // What was just given may not be in the cache yet.
             let mut used: BTreeSet<String> = nodes.all().iter().flat_map(|node| pod_cidrs(node)).collect();

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use base::Timestamp;
 use client::events::{Recorder, reference};
-use client::{Client, Deletion, Lister, Next, Patch, Queue, Typed, Watched, run_workers};
+use client::{Client, Deletion, Lister, Next, Outcome, Patch, Queue, Typed, Watched};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use meta::{ObjectKey, Status, time};
@@ -82,13 +82,10 @@ pub fn start(cx: &Context) {
             wake.add(change.key().clone());
         }
     });
-    let (synced, monitor) = (cx.informers.clone(), controller.clone());
-    run_workers(NAME, 1, &cx.tasks, &queue, move |key| {
-        let (monitor, synced) = (monitor.clone(), synced.clone());
-        async move {
-            synced.synced().await;
-            monitor.sync_node(&key).await
-        }
+    let monitor = controller.clone();
+    cx.run_workers(NAME, 1, &queue, move |key| {
+        let monitor = monitor.clone();
+        async move { monitor.sync_node(&key).await }
     });
     cx.run_workers("taint-eviction-controller", crate::WORKERS, &evictions, move |key| {
         let controller = controller.clone();
@@ -181,10 +178,8 @@ impl NodeLifecycle {
         let condition =
             json!({"type": "Ready", "status": "False", "lastTransitionTime": time::rfc3339(self.cx.clock.now())});
         let patch = json!({"metadata": {"uid": pod.meta.uid}, "status": {"conditions": [condition]}});
-        match self.client.patch_object(&Pod::gvr(), &pod.meta.key, "status", Patch::Strategic(patch)).await {
-            Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
-            _ => Ok(()),
-        }
+        let patched = self.client.patch_object(&Pod::gvr(), &pod.meta.key, "status", Patch::Strategic(patch)).await;
+        patched.unless_replaced().map(drop)
     }
 
     /// Evicts a pod that its node's taints drive away, when the time has come.
@@ -202,14 +197,9 @@ impl NodeLifecycle {
         let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": time::rfc3339(self.cx.clock.now())});
         let patch: Value = json!({"metadata": {"uid": pod.meta.uid}, "status": {"conditions": [condition]}});
-        match self.client.patch_object(&Pod::gvr(), key, "status", Patch::Strategic(patch)).await {
-            Err(status) if !status.is_not_found() && !status.is_conflict() => return Err(status),
-            _ => {}
-        }
+        self.client.patch_object(&Pod::gvr(), key, "status", Patch::Strategic(patch)).await.unless_replaced()?;
         let deletion = Deletion { uid: Some(pod.meta.uid.clone()), ..Deletion::default() };
-        match self.client.delete::<Pod>(key, deletion).await {
-            Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
-            _ => Ok(Next::Wait),
-        }
+        self.client.delete::<Pod>(key, deletion).await.unless_replaced()?;
+        Ok(Next::Wait)
     }
 }

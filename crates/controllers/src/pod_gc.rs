@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use client::{Change, Client, Deletion, Lister, Next, Patch, Queue, Typed, Watched};
+use client::{Change, Client, Deletion, Lister, Next, Outcome, Patch, Queue, Typed, Watched};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use meta::{ObjectKey, Status, time};
 use serde_json::json;
@@ -91,7 +91,7 @@ impl PodGc {
                 let patch = json!({"metadata": {"uid": pod.meta.uid}, "status": {"phase": "Failed", "conditions": [condition]}});
                 let patched =
                     self.client.patch_object(&Pod::gvr(), &pod.meta.key, "status", Patch::Strategic(patch)).await;
-                gone_is_fine(patched.map(drop))?;
+                patched.unless_replaced()?;
             }
             self.remove(&pod).await?;
         }
@@ -111,13 +111,6 @@ impl PodGc {
     async fn remove(&self, pod: &PodView) -> Result<(), Status> {
         let deletion =
             Deletion { grace_period_seconds: Some(0), uid: Some(pod.meta.uid.clone()), ..Deletion::default() };
-        gone_is_fine(self.client.delete::<Pod>(&pod.meta.key, deletion).await)
-    }
-}
-
-fn gone_is_fine(outcome: Result<(), Status>) -> Result<(), Status> {
-    match outcome {
-        Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
-        other => other,
+        self.client.delete::<Pod>(&pod.meta.key, deletion).await.unless_replaced().map(drop)
     }
 }

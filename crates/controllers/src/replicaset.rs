@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::reference;
-use client::{Change, Lister, Next, Queue, Typed};
+use client::{Change, Lister, Next, Outcome, Queue, Typed};
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -212,10 +212,8 @@ impl ReplicaSets {
         if unchanged && object.get(&["status", "observedGeneration"]).is_some() {
             return Ok(());
         }
-        match self.control.client.amend_object(&ReplicaSet::gvr(), "status", &object, json!({"status": status})).await {
-            Err(status) if !status.is_not_found() => Err(status),
-            _ => Ok(()),
-        }
+        let (client, change) = (&self.control.client, json!({"status": status}));
+        client.amend_object(&ReplicaSet::gvr(), "status", &object, change).await.unless_gone().map(drop)
     }
 
     /// With `minReadySeconds`, a ready pod becomes available without any event.

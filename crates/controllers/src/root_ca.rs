@@ -1,14 +1,12 @@
 //! Root CA publisher: every namespace has the certificate authority of the API server in a config map, which pods mount to know
 //! whom to trust.
 
-use client::{Next, Queue, Typed, run_workers};
+use client::{Next, Queue, Typed};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use meta::{Object, ObjectKey};
 use serde_json::json;
 
-use crate::service_account::created;
-use crate::views;
-use crate::{Context, WORKERS};
+use crate::{Context, WORKERS, created, views};
 
 const NAME: &str = "root-ca-cert-publisher";
 const CONFIG_MAP: &str = "kube-root-ca.crt";
@@ -25,13 +23,11 @@ pub fn start(cx: &Context, bundle: &str) {
     namespaces.subscribe(move |change| wake.add(change.key().clone()));
     let wake = queue.clone();
     maps.subscribe(move |change| wake.add(ObjectKey::cluster(&change.key().namespace)));
-    let (namespaces, maps, synced) = (namespaces.lister(), maps.lister(), cx.informers.clone());
+    let (namespaces, maps) = (namespaces.lister(), maps.lister());
     let bundle = bundle.to_string();
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
-        let (client, namespaces, maps) = (client.clone(), namespaces.clone(), maps.clone());
-        let (synced, bundle) = (synced.clone(), bundle.clone());
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
+        let (client, namespaces, maps, bundle) = (client.clone(), namespaces.clone(), maps.clone(), bundle.clone());
         async move {
-            synced.synced().await;
             if !namespaces.get(&key).is_some_and(|namespace| views::is_alive(&namespace.view)) {
                 return Ok(Next::Wait);
             }

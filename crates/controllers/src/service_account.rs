@@ -1,11 +1,11 @@
 //! ServiceAccount: every namespace has one called `default`, so that pods can run without naming any.
 
-use client::{Change, Next, Queue, Typed, run_workers};
+use client::{Change, Next, Queue, Typed};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use meta::{Object, ObjectKey, Status};
+use meta::{Object, ObjectKey};
 
 use crate::views::{self, Meta};
-use crate::{Context, WORKERS};
+use crate::{Context, WORKERS, created};
 
 const NAME: &str = "service-account-controller";
 const DEFAULT: &str = "default";
@@ -23,12 +23,10 @@ pub fn start(cx: &Context) {
             wake.add(ObjectKey::cluster(&key.namespace));
         }
     });
-    let (namespaces, accounts, synced) = (namespaces.lister(), accounts.lister(), cx.informers.clone());
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
+    let (namespaces, accounts) = (namespaces.lister(), accounts.lister());
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
         let (client, namespaces, accounts) = (client.clone(), namespaces.clone(), accounts.clone());
-        let synced = synced.clone();
         async move {
-            synced.synced().await;
             let account = ObjectKey::new(&key.name, DEFAULT);
             let wanted = namespaces.get(&key).is_some_and(|namespace| views::is_alive(&namespace.view));
             if !wanted || accounts.get(&account).is_some() {
@@ -40,13 +38,4 @@ pub fn start(cx: &Context) {
             created(client.create_object(&ServiceAccount::gvr(), object).await)
         }
     });
-}
-
-/// Another may have been quicker, and a namespace on its way out needs nothing any more.
-pub fn created<T>(outcome: Result<T, Status>) -> Result<Next, Status> {
-    match outcome {
-        Err(status) if status.is_already_exists() || status.is_not_found() || status.code == 403 => Ok(Next::Wait),
-        Err(status) => Err(status),
-        Ok(_) => Ok(Next::Wait),
-    }
 }

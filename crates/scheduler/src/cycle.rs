@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::chance;
-use client::{Patch, Typed};
+use client::{Outcome, Patch, Typed};
 use k8s_openapi::api::core::v1::Pod;
 use meta::{GroupVersionKind, time};
 use serde_json::json;
@@ -130,11 +130,9 @@ impl Scheduler {
         let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
         let (scheduler, key) = (self.clone(), pod.key.clone());
         self.tasks.spawn("unschedulable", async move {
-            match scheduler.client.patch_object(&Pod::gvr(), &key, "status", Patch::Strategic(patch)).await {
-                Err(status) if !status.is_not_found() && !status.is_conflict() => {
-                    tracing::warn!(pod = %key, error = %status, "cannot note that the pod is unschedulable");
-                }
-                _ => {}
+            let patched = scheduler.client.patch_object(&Pod::gvr(), &key, "status", Patch::Strategic(patch)).await;
+            if let Err(status) = patched.unless_replaced() {
+                tracing::warn!(pod = %key, error = %status, "cannot note that the pod is unschedulable");
             }
         });
     }

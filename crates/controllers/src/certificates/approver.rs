@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use client::{Client, Lister, Next, Queue, Typed, Watched, run_workers};
+use client::{Client, Lister, Next, Queue, Typed, Watched};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use meta::{GroupVersionKind, GroupVersionResource, Object, ObjectKey, Status};
@@ -63,12 +63,9 @@ pub fn start(cx: &Context) {
         }
     });
     let approver = Approver { cx: cx.clone(), client, requests: requests.lister(), nodes: nodes.lister() };
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
         let approver = approver.clone();
-        async move {
-            approver.cx.informers.synced().await;
-            approver.sync(&key).await
-        }
+        async move { approver.sync(&key).await }
     });
 }
 

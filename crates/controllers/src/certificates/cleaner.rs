@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base::Timestamp;
-use client::{Deletion, Next, Queue, Watched, run_workers};
+use client::{Deletion, Next, Outcome, Queue, Watched};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use meta::ObjectKey;
 
@@ -21,7 +21,7 @@ pub fn start(cx: &Context) {
     let wake = queue.clone();
     requests.subscribe(move |change| wake.add(change.key().clone()));
     let (requests, clock) = (requests.lister(), cx.clock.clone());
-    run_workers(NAME, 1, &cx.tasks, &queue, move |key: ObjectKey| {
+    cx.run_workers(NAME, 1, &queue, move |key: ObjectKey| {
         let (client, requests, clock) = (client.clone(), requests.clone(), clock.clone());
         async move {
             let Some(asked) = requests.get(&key) else { return Ok(Next::Wait) };
@@ -31,10 +31,8 @@ pub fn start(cx: &Context) {
                 return Ok(Next::After(wait));
             }
             let deletion = Deletion { uid: asked.view.metadata.uid.clone(), ..Deletion::default() };
-            match client.delete::<CertificateSigningRequest>(&key, deletion).await {
-                Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
-                _ => Ok(Next::Wait),
-            }
+            client.delete::<CertificateSigningRequest>(&key, deletion).await.unless_replaced()?;
+            Ok(Next::Wait)
         }
     });
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use client::{Client, Lister, Next, Queue, Typed, Watched, run_workers};
+use client::{Client, Lister, Next, Queue, Typed, Watched};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use meta::{ObjectKey, Status};
 
@@ -31,7 +31,7 @@ pub fn start(cx: &Context) {
     let wake = queue.clone();
     requests.subscribe(move |change| wake.add(change.key().clone()));
     let signing = Signing { cx: cx.clone(), client, requests: requests.lister() };
-    run_workers(NAME, WORKERS, &cx.tasks, &queue, move |key| {
+    cx.run_workers(NAME, WORKERS, &queue, move |key| {
         let signing = signing.clone();
         async move { signing.sync(&key).await }
     });
