@@ -46,7 +46,18 @@ impl Strategy for Pod {
             if !class.is_empty() {
                 new.set(&["status", "qosClass"], class);
             }
+            keep_observed_generations(new, old);
         }
+    }
+
+    /// Being placed on a node is no change of what is wanted, so that nobody waits for the node to observe it.
+    fn generation_moves(&self, new: &Object, old: &Object) -> bool {
+        let wanted = |pod: &Object| {
+            let mut spec = spec(pod);
+            spec["nodeName"] = Value::Null;
+            spec
+        };
+        wanted(new) != wanted(old)
     }
 
     fn validate_create(&self, new: &Object) -> Vec<FieldError> {
@@ -107,6 +118,24 @@ impl Strategy for Pod {
 
 fn spec(pod: &Object) -> Value {
     pod.get(&["spec"]).cloned().unwrap_or_else(empty)
+}
+
+/// A writer that does not know of `observedGeneration` does not take it away.
+fn keep_observed_generations(new: &mut Object, old: &Object) {
+    let path = ["status", "observedGeneration"];
+    if let (None, Some(generation)) = (new.get(&path), old.get(&path)) {
+        new.set(&path, generation.clone());
+    }
+    let mut conditions = new.list_at(&["status", "conditions"]).to_vec();
+    for condition in conditions.iter_mut().filter(|condition| condition["observedGeneration"].is_null()) {
+        let known = old.list_at(&["status", "conditions"]).iter().find(|known| known["type"] == condition["type"]);
+        if let Some(generation) = known.and_then(|known| known.get("observedGeneration")) {
+            condition["observedGeneration"] = generation.clone();
+        }
+    }
+    if !conditions.is_empty() {
+        new.set(&["status", "conditions"], conditions);
+    }
 }
 
 fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
@@ -263,6 +292,30 @@ mod tests {
             dry_run: false,
         };
         Pod.validate_update(&request, &new, &old).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_placement_does_not_move_the_generation_and_a_new_image_does() {
+        let old = pod(json!({"containers": [{"name": "c", "image": "i:1"}]}));
+        let mut placed = old.clone();
+        placed.set(&["spec", "nodeName"], "n");
+        assert!(!Pod.generation_moves(&placed, &old));
+        let mut changed = placed.clone();
+        changed.set(&["spec", "containers"], json!([{"name": "c", "image": "i:2"}]));
+        assert!(Pod.generation_moves(&changed, &placed));
+    }
+
+    #[test]
+    fn a_status_written_without_observed_generations_keeps_them() {
+        let condition = |fields: Value| json!({"status": {"conditions": [fields]}});
+        let mut old = Object::from_value(condition(json!({"type": "Ready", "observedGeneration": 2}))).unwrap();
+        old.set(&["status", "observedGeneration"], 3);
+        for (written, kept) in [(json!({"type": "Ready"}), 2), (json!({"type": "Ready", "observedGeneration": 1}), 1)] {
+            let mut new = Object::from_value(condition(written)).unwrap();
+            keep_observed_generations(&mut new, &old);
+            assert_eq!(new.list_at(&["status", "conditions"])[0]["observedGeneration"], kept);
+            assert_eq!(new.i64_at(&["status", "observedGeneration"]), Some(3));
+        }
     }
 
     #[test]

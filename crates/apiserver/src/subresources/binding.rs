@@ -67,9 +67,11 @@ fn assign(pod: &mut Object, binding: &Object, node: &str, now: &str) -> Result<(
     for (key, value) in binding.annotations() {
         pod.set(&["metadata", "annotations", key], value);
     }
-    for (key, value) in binding.labels().filter(|(key, _)| key.starts_with("topology.kubernetes.io/")) {
+    for (key, value) in binding.labels() {
         pod.set(&["metadata", "labels", key], value);
     }
+    // The hint has served its purpose, and would only mislead from now on.
+    pod.remove(&["status", "nominatedNodeName"]);
     set_condition(
         pod,
         json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
@@ -80,9 +82,6 @@ fn assign(pod: &mut Object, binding: &Object, node: &str, now: &str) -> Result<(
 /// Puts a condition in the place of the one of its type. An unchanged status keeps its transition time.
 pub(super) fn set_condition(pod: &mut Object, mut condition: Value) {
     let mut conditions = pod.list_at(&["status", "conditions"]).to_vec();
-    if let Some(generation) = pod.get(&["metadata", "generation"]) {
-        condition["observedGeneration"] = generation.clone();
-    }
     match conditions.iter_mut().find(|own| own["type"] == condition["type"]) {
         Some(own) => {
             if own["status"] == condition["status"] {
@@ -105,12 +104,13 @@ mod tests {
 
     #[test]
     fn a_pod_is_bound_once() {
-        let mut pod = object(json!({"metadata": {"name": "p"}, "status": {"conditions": [
+        let mut pod = object(json!({"metadata": {"name": "p"}, "status": {"nominatedNodeName": "m", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}}));
         let binding = object(json!({"metadata": {"name": "p", "annotations": {"a": "b"}}}));
         assign(&mut pod, &binding, "n", "2026-01-01T00:00:00Z").unwrap();
         assert_eq!(pod.str_at(&["spec", "nodeName"]), "n");
         assert_eq!(pod.annotation("a"), Some("b"));
+        assert_eq!(pod.str_at(&["status", "nominatedNodeName"]), "");
         let conditions = pod.list_at(&["status", "conditions"]);
         assert_eq!((conditions.len(), &conditions[0]["status"]), (1, &json!("True")));
         let again = assign(&mut pod, &binding, "m", "2026-01-01T00:00:00Z").unwrap_err();
