@@ -19,6 +19,9 @@ impl Scheduler {
         let permit = self.bindings.clone().acquire_owned().await.ok();
         let scheduler = self.clone();
         self.tasks.spawn("bind", async move {
+            if let Some(telling) = waiting.telling.clone() {
+                telling.ended().await;
+            }
             let outcome = scheduler.send_binding(&assumed).await;
             drop(permit);
             scheduler.settle(waiting, &assumed, outcome);

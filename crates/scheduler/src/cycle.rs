@@ -14,7 +14,7 @@ use crate::fit_error::{FitError, preemption_message};
 use crate::plugin::{Candidate, Rejection};
 use crate::plugins::Plugins;
 use crate::pod_info::PodInfo;
-use crate::queue::Waiting;
+use crate::queue::{Telling, Waiting};
 
 /// Below this many nodes all are looked at.
 const FEASIBLE_MIN: usize = 100;
@@ -90,12 +90,12 @@ fn select(plugins: &Plugins, cache: &Cache, pod: &PodInfo, fitting: &[usize]) ->
 }
 
 impl Scheduler {
-    pub(crate) async fn schedule(self: &Arc<Self>, waiting: Waiting) {
-        let pod = waiting.pod.clone();
+    pub(crate) async fn schedule(self: &Arc<Self>, mut waiting: Waiting) {
         let (decision, assumed) = {
+            let pod = &waiting.pod;
             let mut cache = self.cache.lock();
-            let decision = decide(&self.plugins, &mut cache, &pod);
-            let assumed = decision.as_ref().ok().map(|node| cache.assume(&pod, node));
+            let decision = decide(&self.plugins, &mut cache, pod);
+            let assumed = decision.as_ref().ok().map(|node| cache.assume(pod, node));
             (decision, assumed)
         };
         match (decision, assumed) {
@@ -104,22 +104,25 @@ impl Scheduler {
                 self.bind(waiting, assumed).await;
             }
             (Err((error, rejected_by)), _) => {
+                waiting.telling = self.tell_unschedulable(&waiting, &error.to_string());
                 let now = self.clock.instant();
                 self.queue.lock().failed(waiting, rejected_by, now);
-                self.tell_unschedulable(&pod, &error.to_string());
             }
             (Ok(_), None) => unreachable!("a decision is assumed under the same lock"),
         }
     }
 
-    /// Shows users why: an event, and the `PodScheduled` condition.
-    fn tell_unschedulable(self: &Arc<Self>, pod: &Arc<PodInfo>, message: &str) {
+    /// Shows users why: an event, and the `PodScheduled` condition. What is returned ends when the condition is written: a
+    /// binding that overtook it would be denied by it.
+    fn tell_unschedulable(self: &Arc<Self>, waiting: &Waiting, message: &str) -> Option<Telling> {
+        let pod = &waiting.pod;
         let gvk = GroupVersionKind::new("", "v1", "Pod");
         let about = client::events::reference_to(&gvk, &pod.key, Some(&pod.uid), Some(&pod.revision.to_string()));
         self.recorder.warning(&about, "FailedScheduling", message);
         let told = ("Unschedulable".to_string(), message.to_string());
-        if pod.unscheduled.as_ref() == Some(&told) {
-            return;
+        let before = waiting.telling.clone().filter(|before| !before.is_over());
+        if before.is_none() && pod.unscheduled.as_ref() == Some(&told) {
+            return None;
         }
         let now = time::rfc3339(self.clock.now());
         let since = if pod.unscheduled.is_some() { None } else { Some(now) };
@@ -127,14 +130,23 @@ impl Scheduler {
         if let Some(since) = since {
             condition["lastTransitionTime"] = since.into();
         }
+        if let Some(generation) = pod.generation {
+            condition["observedGeneration"] = generation.into();
+        }
         let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
         let (scheduler, key) = (self.clone(), pod.key.clone());
+        let (telling, ends) = Telling::begin();
         self.tasks.spawn("unschedulable", async move {
+            if let Some(before) = before {
+                before.ended().await;
+            }
             let patched = scheduler.client.patch_object(&Pod::gvr(), &key, "status", Patch::Strategic(patch)).await;
             if let Err(status) = patched.unless_replaced() {
                 tracing::warn!(pod = %key, error = %status, "cannot note that the pod is unschedulable");
             }
+            drop(ends);
         });
+        Some(telling)
     }
 }
 

@@ -22,6 +22,7 @@ pub struct PodInfo {
     pub key: ObjectKey,
     pub uid: String,
     pub revision: u64,
+    pub generation: Option<i64>,
     /// Empty until bound.
     pub node: String,
     pub scheduler: String,
@@ -65,6 +66,7 @@ impl Projection for PodInfo {
             key: encoded.key.clone(),
             uid: pod.metadata.uid.unwrap_or_default(),
             revision: encoded.revision,
+            generation: pod.metadata.generation,
             priority: spec.priority.unwrap_or(0),
             created: pod.metadata.creation_timestamp.map(|time| time.0),
             terminal: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::events::Event;
@@ -25,6 +26,26 @@ const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
 
+/// A write about a pod that is under way; whatever is written about it next comes after.
+#[derive(Clone, Debug)]
+pub struct Telling(watch::Receiver<()>);
+
+impl Telling {
+    /// The telling, and what ends it when it is dropped.
+    pub fn begin() -> (Self, watch::Sender<()>) {
+        let (sender, receiver) = watch::channel(());
+        (Telling(receiver), sender)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
+    pub async fn ended(mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
 /// A pod in the queue or in its cycle.
 #[derive(Clone, Debug)]
 pub struct Waiting {
@@ -33,9 +54,17 @@ pub struct Waiting {
     pub attempts: u32,
     /// Names of the plugins that turned it away in its last cycle.
     pub rejected_by: Vec<&'static str>,
+    /// Ends when the API has been told of the failure of its last cycle.
+    pub telling: Option<Telling>,
     /// How many events had been seen when its cycle began.
     events_seen: u64,
     since: Instant,
+}
+
+impl Waiting {
+    fn new(pod: Arc<PodInfo>, since: Instant) -> Self {
+        Waiting { pod, attempts: 0, rejected_by: Vec::new(), telling: None, events_seen: 0, since }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +110,7 @@ impl Queue {
         }
         let uid = pod.uid.clone();
         let known = self.pods.get(&uid).cloned();
-        let fresh = Waiting { pod: pod.clone(), attempts: 0, rejected_by: Vec::new(), events_seen: 0, since: now };
+        let fresh = Waiting::new(pod.clone(), now);
         let gated = !pod.gates.is_empty();
         match known {
             None => self.place(fresh, if gated { Place::Gated } else { Place::Active }),
