@@ -4,8 +4,13 @@
 //! one task per container and probe:  wait ─▶ ask (exec.rs, http.rs, tcp.rs, grpc.rs) ─▶ count (thresholds.rs) ─▶ Verdicts ─▶ wake
 //! ```
 //!
-//! Liveness and readiness begin when startup, if there is one, has succeeded. Tasks belong to one container instance: a new
-//! instance gets new ones. Verdicts of an instance stay until the runtime has forgotten it, for the plan that replaces it.
+//! Liveness and readiness begin when startup, if there is one, has succeeded. A container that has just begun is given a whole
+//! period before an answer can count against it: it is asked at once whether it has started and is ready, so that a quick one
+//! is not kept waiting, but it is not restarted for what it does not answer in its first milliseconds. Upstream asks at the ticks
+//! of a clock that runs on its own, half a period after the start on average.
+//!
+//! Tasks belong to one container instance: a new instance gets new ones. Verdicts of an instance stay until the runtime has
+//! forgotten it, for the plan that replaces it.
 
 pub mod ask;
 pub mod grpc;
@@ -175,22 +180,32 @@ impl Asking {
             return;
         }
         let clock = self.agent.clock.clone();
-        let delay = Duration::from_secs(positive(self.probe.initial_delay_seconds, 0));
-        clock.sleep(clock.until(self.since + delay)).await;
+        let delayed = self.since + Duration::from_secs(positive(self.probe.initial_delay_seconds, 0));
         let period = Duration::from_secs(positive(self.probe.period_seconds, 10));
+        let counts_from = delayed.max(self.begins() + period);
+        let first = if self.kind == Kind::Liveness { counts_from } else { delayed };
+        clock.sleep(clock.until(first)).await;
         let mut thresholds = Thresholds::new(
             positive(self.probe.success_threshold, 1) as u32,
             positive(self.probe.failure_threshold, 3) as u32,
         );
         let mut next = clock.instant();
         loop {
+            let is_early = clock.now() < counts_from;
             let answer = ask::ask(&self.agent, &self.target, &self.probe).await;
-            if self.take(answer, &mut thresholds) {
+            let is_void = self.kind == Kind::Startup && is_early && !matches!(answer, Answer::Success);
+            if !is_void && self.take(answer, &mut thresholds) {
                 return;
             }
             next = (next + period).max(clock.instant());
             clock.sleep_until(next).await;
         }
+    }
+
+    /// Since when this probe could have been asked.
+    fn begins(&self) -> Timestamp {
+        let waited = self.kind != Kind::Startup && self.target.container.startup_probe.is_some();
+        if waited { self.agent.clock.now() } else { self.since }
     }
 
     /// Counts an answer. True when there is nothing more to ask.
