@@ -70,6 +70,11 @@ pub fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// The revision that the API shows the pod as of; 0 when it does not say.
+pub fn revision(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
 pub fn key(pod: &Pod) -> ObjectKey {
     ObjectKey::new(namespace(pod), name(pod))
 }

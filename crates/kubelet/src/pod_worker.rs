@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use base::{Backoff, BackoffPolicy, Timestamp};
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -116,6 +116,8 @@ pub struct PodWorker {
     /// The grace period the running stop was begun with.
     stopping_with: i64,
     messages: HashMap<String, String>,
+    /// The status made last.
+    published: Option<PodStatus>,
     start_time: Timestamp,
     retry: Backoff,
     retry_at: Option<Timestamp>,
@@ -141,6 +143,7 @@ impl PodWorker {
             step: None,
             stopping_with: 0,
             messages: HashMap::new(),
+            published: None,
             start_time,
             retry: Backoff::new(RETRY),
             retry_at: None,
@@ -205,7 +208,7 @@ impl PodWorker {
             Stage::Terminating => self.look_terminating(runtime, now),
             Stage::Terminated => self.look_terminated(runtime, now),
         }
-        self.publish(runtime, &plan.backing_off, now);
+        self.publish(runtime, now);
         self.removing |= self.step.as_ref().is_some_and(|(_, leads)| *leads == Leads::ToReleased);
         let deadline = self.deadline().filter(|_| self.stage == Stage::Syncing);
         let refresh = self.context.shared.volumes.lock().as_ref().and_then(|volumes| volumes.refresh_at);
@@ -296,19 +299,21 @@ impl PodWorker {
         }
     }
 
-    fn publish(&mut self, runtime: &RuntimePod, backing_off: &[BackingOff], now: Timestamp) {
+    fn publish(&mut self, runtime: &RuntimePod, now: Timestamp) {
         if self.removed || self.removing {
             return;
         }
         let agent = &self.context.agent;
         let verdicts = self.probes.verdicts();
         let failures = self.context.shared.failures.lock().clone();
+        let crash_loops = self.context.shared.crash_loops.lock().clone();
         let status = status::generate(&status::Inputs {
             pod: &self.context.pod,
+            known: self.published.as_ref().unwrap_or_else(|| pod::status(&self.context.pod)),
             runtime,
             verdicts: &verdicts,
             failures: &failures,
-            backing_off,
+            crash_loops: &crash_loops,
             messages: &self.messages,
             // Before its sandbox is gone a pod is not done: whoever waits for its end may rely on that.
             stage: if self.torn_down || self.stage != Stage::Terminated { &self.stage } else { &Stage::Terminating },
@@ -319,6 +324,7 @@ impl PodWorker {
             runtime_name: &agent.runtime_name,
         });
         agent.statuses.set(&self.context.pod, &status);
+        self.published = Some(status);
     }
 
     async fn wait(&mut self, wake_at: Option<Timestamp>) {

@@ -18,7 +18,7 @@ use base::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 
 use crate::pod;
-use crate::pod_worker::plan::BackingOff;
+use crate::pod_worker::crash_loop::CrashLoops;
 use crate::pod_worker::start_failure::StartFailure;
 use crate::probes::Verdicts;
 use crate::runtime_view::RuntimePod;
@@ -44,11 +44,13 @@ pub struct Failed {
 /// Everything a status is made from.
 pub struct Inputs<'a> {
     pub pod: &'a Pod,
+    /// The status made last, which the API may not show yet; at first, what the API has.
+    pub known: &'a PodStatus,
     pub runtime: &'a RuntimePod,
     /// By container id.
     pub verdicts: &'a HashMap<String, Verdicts>,
     pub failures: &'a HashMap<String, StartFailure>,
-    pub backing_off: &'a [BackingOff],
+    pub crash_loops: &'a CrashLoops,
     /// Termination messages by container id.
     pub messages: &'a HashMap<String, String>,
     pub stage: &'a Stage,
@@ -66,14 +68,14 @@ pub fn generate(inputs: &Inputs<'_>) -> PodStatus {
     let pod = inputs.pod;
     let statuses = containers::all(inputs);
     let phase = phase::phase(inputs, &statuses);
-    let old = pod::status(pod);
+    let (of_api, known) = (pod::status(pod), inputs.known);
     let mut status = PodStatus {
         phase: Some(phase.as_str().to_string()),
         observed_generation: pod.metadata.generation,
         qos_class: Some(pod::qos_class(pod).as_str().to_string()),
-        start_time: Some(old.start_time.clone().unwrap_or_else(|| pod::time(inputs.start_time))),
-        reason: inputs.failed.map(|failed| failed.reason.clone()).or_else(|| old.reason.clone()),
-        message: inputs.failed.map(|failed| failed.message.clone()).or_else(|| old.message.clone()),
+        start_time: Some(known.start_time.clone().unwrap_or_else(|| pod::time(inputs.start_time))),
+        reason: inputs.failed.map(|failed| failed.reason.clone()).or_else(|| of_api.reason.clone()),
+        message: inputs.failed.map(|failed| failed.message.clone()).or_else(|| of_api.message.clone()),
         ..PodStatus::default()
     };
     status.conditions = Some(conditions::all(inputs, &statuses, phase));
@@ -98,15 +100,11 @@ fn addresses(inputs: &Inputs<'_>, status: &mut PodStatus) {
         match inputs.runtime.sandboxes.first() {
             Some(sandbox) if !sandbox.ips.is_empty() => sandbox.ips.clone(),
             // A sandbox that is gone had the address that the status still shows.
-            _ => known_ips(inputs.pod),
+            _ => inputs.known.pod_ips.iter().flatten().map(|known| known.ip.clone()).collect(),
         }
     };
     status.pod_ip = pod_ips.first().cloned();
     status.pod_ips = some(pod_ips.into_iter().map(|ip| PodIP { ip }).collect());
-}
-
-fn known_ips(pod: &Pod) -> Vec<String> {
-    pod::status(pod).pod_ips.iter().flatten().map(|known| known.ip.clone()).collect()
 }
 
 #[cfg(test)]

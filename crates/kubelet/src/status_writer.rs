@@ -1,7 +1,17 @@
 //! Sends pod statuses to the API: only what changed, and at the very end the delete that lets the pod go.
 //!
-//! A worker sets what the status is and goes on; a few tasks bring the API in line, with retries. A pod that is finished here and
-//! being deleted there is deleted with grace period 0 once its last status has been written, never before.
+//! ```text
+//! set (worker's status, pod as the API shows it) ─▶ desired ──difference──▶ patch ─▶ API
+//!            newer than what was known ─────────▶ written ◀──what it answers──┘
+//! ```
+//!
+//! A worker sets what the status is and goes on; a few tasks bring the API in line, with retries, one write of a pod at a time.
+//! What the API has is taken from whatever is newest of its answers and of the pods it shows, so a status that somebody else
+//! overwrote is written again. Conditions of types that this agent does not make are neither read nor written here: a copy of
+//! them would put an old one over a new one.
+//!
+//! A pod that is finished here and being deleted there is deleted with grace period 0 once its last status has been written,
+//! never before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +24,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::pod;
+use crate::status::conditions;
 
 const WORKERS: usize = 8;
 
@@ -40,8 +51,9 @@ const OWNED: [&str; 16] = [
 struct Entry {
     key: ObjectKey,
     desired: Value,
-    /// What the API is known to have.
+    /// What the API is known to have, as of `revision`.
     written: Value,
+    revision: u64,
     /// Nothing of the pod is left here: once this status is written, the pod may go.
     release: bool,
 }
@@ -49,7 +61,15 @@ struct Entry {
 impl Entry {
     fn new(pod: &Pod) -> Self {
         let written = tree(pod::status(pod));
-        Entry { key: pod::key(pod), desired: written.clone(), written, release: false }
+        Entry { key: pod::key(pod), desired: written.clone(), written, revision: pod::revision(pod), release: false }
+    }
+
+    /// Takes what the API shows, unless something newer is known.
+    fn saw(&mut self, pod: &Pod) {
+        let revision = pod::revision(pod);
+        if revision > self.revision {
+            (self.written, self.revision) = (tree(pod::status(pod)), revision);
+        }
     }
 }
 
@@ -84,12 +104,12 @@ impl StatusWriter {
 
     /// Sets the status of a pod, given as the API last showed it.
     pub fn set(&self, pod: &Pod, status: &PodStatus) {
-        let desired = tree(status);
         let uid = pod::uid(pod).to_string();
         let mut entries = self.entries.lock();
         let entry = entries.entry(uid.clone()).or_insert_with(|| Entry::new(pod));
-        if entry.desired != desired {
-            entry.desired = desired;
+        entry.saw(pod);
+        entry.desired = tree(status);
+        if difference(&entry.written, &entry.desired).is_some() {
             self.queue.add(uid);
         }
     }
@@ -100,10 +120,10 @@ impl StatusWriter {
     }
 
     async fn sync(&self, uid: &str) -> Result<Next, Status> {
-        let Some((key, patch, desired, release)) = self.next(uid) else { return Ok(Next::Wait) };
+        let Some((key, patch, release)) = self.next(uid) else { return Ok(Next::Wait) };
         if let Some(patch) = patch {
             match self.client.patch_object(&pods(), &key, "status", Patch::Strategic(patch)).await {
-                Ok(_) => self.note_written(uid, desired),
+                Ok(answer) => self.note_written(uid, &answer.typed()?),
                 Err(status) if is_gone(&status) => {
                     self.forget(uid);
                     return Ok(Next::Wait);
@@ -122,17 +142,17 @@ impl StatusWriter {
         Ok(Next::Wait)
     }
 
-    fn next(&self, uid: &str) -> Option<(ObjectKey, Option<Value>, Value, bool)> {
+    fn next(&self, uid: &str) -> Option<(ObjectKey, Option<Value>, bool)> {
         let entries = self.entries.lock();
         let entry = entries.get(uid)?;
         let patch = difference(&entry.written, &entry.desired)
             .map(|status| json!({"metadata": {"uid": uid}, "status": status}));
-        Some((entry.key.clone(), patch, entry.desired.clone(), entry.release))
+        Some((entry.key.clone(), patch, entry.release))
     }
 
-    fn note_written(&self, uid: &str, written: Value) {
+    fn note_written(&self, uid: &str, answer: &Pod) {
         if let Some(entry) = self.entries.lock().get_mut(uid) {
-            entry.written = written;
+            entry.saw(answer);
         }
     }
 }
@@ -146,11 +166,14 @@ fn pods() -> meta::GroupVersionResource {
     meta::GroupVersionResource::new("", "v1", "pods")
 }
 
-/// The owned fields of a status as a tree.
+/// The owned fields of a status as a tree, with the owned conditions.
 fn tree(status: &PodStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_else(|_| json!({}));
     if let Some(map) = value.as_object_mut() {
         map.retain(|field, _| OWNED.contains(&field.as_str()));
+    }
+    if let Some(listed) = value.get_mut("conditions").and_then(Value::as_array_mut) {
+        listed.retain(|condition| condition["type"].as_str().is_some_and(|type_| conditions::OWNED.contains(&type_)));
     }
     value
 }
@@ -167,7 +190,7 @@ fn difference(written: &Value, desired: &Value) -> Option<Value> {
         let old = written.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let value = match (field.as_str(), value.as_array()) {
             // Merged by address: without the directive an address that went would stay.
-            ("podIPs", Some(list)) if !old.is_empty() => {
+            ("podIPs" | "hostIPs", Some(list)) if !old.is_empty() => {
                 std::iter::once(json!({"$patch": "replace"})).chain(list.iter().cloned()).collect()
             }
             ("conditions", Some(list)) => list
@@ -213,5 +236,30 @@ mod tests {
             json!({"phase": "Running", "podIPs": [{"$patch": "replace"}, {"ip": "2"}], "reason": null,
                    "conditions": [{"type": "Ready", "status": "True", "reason": null}]})
         );
+    }
+
+    fn pod(revision: u64, status: Value) -> Pod {
+        let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "resourceVersion": revision.to_string()});
+        serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn conditions_of_others_are_never_sent() {
+        let (mine, stale) =
+            (json!({"type": "Ready", "status": "True"}), json!({"type": "example.com/gate", "status": "False"}));
+        let status: PodStatus = serde_json::from_value(json!({"conditions": [mine, stale]})).unwrap();
+        let patch = difference(&json!({}), &tree(&status)).unwrap();
+        assert_eq!(patch, json!({"conditions": [mine]}));
+    }
+
+    #[test]
+    fn what_the_api_has_is_the_newest_of_what_it_showed() {
+        let mut entry = Entry::new(&pod(5, json!({"phase": "Pending"})));
+        entry.saw(&pod(7, json!({"phase": "Running"})));
+        entry.saw(&pod(6, json!({"phase": "Pending"})));
+        assert_eq!((entry.revision, &entry.written["phase"]), (7, &json!("Running")), "an older view comes late");
+        entry.saw(&pod(8, json!({"phase": "Failed"})));
+        entry.desired = json!({"phase": "Running"});
+        assert_eq!(difference(&entry.written, &entry.desired), Some(json!({"phase": "Running"})), "it was overwritten");
     }
 }

@@ -45,7 +45,8 @@ impl FakeApi {
         self.put("pods", json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": "Pending"}}));
     }
 
-    pub fn put(&self, resource: &str, object: Value) {
+    /// Creates or replaces an object; returns its revision.
+    pub fn put(&self, resource: &str, object: Value) -> u64 {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_string();
         let key = (resource.to_string(), ObjectKey::new(&text("namespace"), &text("name")));
         let mut stored = self.stored.lock();
@@ -57,6 +58,7 @@ impl FakeApi {
         drop(self.events.send((resource.to_string(), event, object)));
         drop(stored);
         self.changed.send_replace(revision);
+        revision
     }
 
     pub fn remove(&self, resource: &str, key: &ObjectKey) {
@@ -119,8 +121,8 @@ impl FakeApi {
             return Err(Status::conflict(&GroupResource::new("", &resource), &key.name, "Precondition failed: UID"));
         }
         merge(&mut object, &patch);
-        self.put(&resource, object.clone());
-        Ok(Response::Object(encode(key, 1, &object)))
+        let revision = self.put(&resource, object.clone());
+        Ok(Response::Object(encode(key, revision, &object)))
     }
 }
 
@@ -192,8 +194,8 @@ impl Door for FakeApi {
             }
             (Verb::Create, Body::Object(object)) => {
                 let object = object.clone().into_value();
-                self.put(&resource, object.clone());
-                Ok(Response::Object(encode(&key, 1, &object)))
+                let revision = self.put(&resource, object.clone());
+                Ok(Response::Object(encode(&key, revision, &object)))
             }
             (Verb::Patch, Body::Patch(_, bytes)) => self.patch(&request, &key, bytes),
             (Verb::Delete, _) => {

@@ -3,6 +3,9 @@
 //! The first end is free: the container restarts at once. Each end after that waits, from the moment it ended, 10 s, 20 s,
 //! 40 s, ... 300 s; a container that then ran for ten minutes starts over. The state is this agent's memory only, as
 //! upstream's: an agent that restarts forgives.
+//!
+//! A wait belongs to the end it follows. Whoever looks while the restart after it is under way still sees that end, and must not
+//! be told the wait of the next one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,11 +19,16 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Entry {
+    /// What follows the next end.
     wait: Duration,
     last_restart: Timestamp,
+    /// When the container ended that the last restart replaces.
+    last_end: Timestamp,
+    /// What followed that end; none when it was free.
+    last_wait: Option<Duration>,
 }
 
-/// A wait that is on.
+/// The wait after an end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Waiting {
     pub wait: Duration,
@@ -34,28 +42,35 @@ pub struct CrashLoops {
 }
 
 impl CrashLoops {
-    /// Whether a container that ended at `finished_at` still has to wait at `now`.
-    pub fn waiting(&self, name: &str, hash: &str, finished_at: Timestamp, now: Timestamp) -> Option<Waiting> {
+    /// The wait of a container that ended at `finished_at`, whether or not it is over; none when it may run at once.
+    pub fn after_end(&self, name: &str, hash: &str, finished_at: Timestamp) -> Option<Waiting> {
         let entry = self.entries.get(&(name.to_string(), hash.to_string()))?;
-        if entry.is_forgiven(finished_at) {
-            return None;
-        }
-        let until = finished_at + entry.wait;
-        (now < until).then_some(Waiting { wait: entry.wait, until })
+        let wait = entry.wait_after(finished_at)?;
+        Some(Waiting { wait, until: finished_at + wait })
     }
 
-    /// Notes that a container that ended at `finished_at` is started again at `now`: the next wait is longer.
+    /// Notes that a container that ended at `finished_at` is started again at `now`: the next wait is longer. An end counts
+    /// once, however often the start after it is tried.
     pub fn restarted(&mut self, name: &str, hash: &str, finished_at: Timestamp, now: Timestamp) {
         let key = (name.to_string(), hash.to_string());
-        let wait = match self.entries.get(&key) {
-            Some(entry) if !entry.is_forgiven(finished_at) => (entry.wait * 2).min(MAX),
-            _ => INITIAL,
-        };
-        self.entries.insert(key, Entry { wait, last_restart: now });
+        let known = self.entries.get(&key);
+        if known.is_some_and(|entry| entry.last_end == finished_at) {
+            return;
+        }
+        let last_wait = known.and_then(|entry| entry.wait_after(finished_at));
+        let wait = last_wait.map_or(INITIAL, |wait| (wait * 2).min(MAX));
+        self.entries.insert(key, Entry { wait, last_restart: now, last_end: finished_at, last_wait });
     }
 }
 
 impl Entry {
+    fn wait_after(&self, finished_at: Timestamp) -> Option<Duration> {
+        if finished_at == self.last_end {
+            return self.last_wait;
+        }
+        (!self.is_forgiven(finished_at)).then_some(self.wait)
+    }
+
     fn is_forgiven(&self, finished_at: Timestamp) -> bool {
         finished_at.duration_since(self.last_restart)
             > jiff::SignedDuration::try_from(FORGIVEN_AFTER).unwrap_or_default()
@@ -76,17 +91,23 @@ mod tests {
         let (mut now, mut waits) = (0, Vec::new());
         for _ in 0..8 {
             let finished = at(now);
-            let wait = loops.waiting("c", "h", finished, finished).map_or(0, |waiting| waiting.wait.as_secs() as i64);
+            let wait = seconds(&loops, finished);
             waits.push(wait);
             now += wait;
-            assert_eq!(loops.waiting("c", "h", finished, at(now)), None, "over when the wait is over");
+            loops.restarted("c", "h", finished, at(now));
+            assert_eq!(seconds(&loops, finished), wait, "the restart is under way: the next wait is not this end's");
             loops.restarted("c", "h", finished, at(now));
             now += 1;
         }
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
         let after_a_good_run = at(now + 601);
-        assert_eq!(loops.waiting("c", "h", after_a_good_run, after_a_good_run), None);
+        assert_eq!(seconds(&loops, after_a_good_run), 0);
         loops.restarted("c", "h", after_a_good_run, after_a_good_run);
-        assert_eq!(loops.waiting("c", "h", at(now + 602), at(now + 602)).unwrap().wait, INITIAL);
+        let next = loops.after_end("c", "h", at(now + 602)).unwrap();
+        assert_eq!(next, Waiting { wait: INITIAL, until: at(now + 612) });
+    }
+
+    fn seconds(loops: &CrashLoops, finished_at: Timestamp) -> i64 {
+        loops.after_end("c", "h", finished_at).map_or(0, |waiting| waiting.wait.as_secs() as i64)
     }
 }

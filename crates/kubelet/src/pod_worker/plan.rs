@@ -281,7 +281,8 @@ fn plan_start(facts: &Facts<'_>, plan: &mut Plan, sort: Sort, container: &Spec, 
     }
     if let Some(finished_at) = last.filter(|last| last.state == State::Exited).and_then(|last| last.finished_at) {
         let hash = spec_hash(container);
-        if let Some(waiting) = facts.crash_loops.waiting(&container.name, &hash, finished_at, facts.now) {
+        let waiting = facts.crash_loops.after_end(&container.name, &hash, finished_at);
+        if let Some(waiting) = waiting.filter(|waiting| facts.now < waiting.until) {
             plan.wake(waiting.until);
             plan.backing_off.push(BackingOff { name: container.name.clone(), waiting });
             return;

@@ -151,6 +151,41 @@ async fn a_failed_liveness_probe_restarts_after_its_threshold() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_has_a_whole_period_to_come_up_before_a_failure_counts() {
+    for field in ["livenessProbe", "startupProbe"] {
+        let node = FakeNode::start().await;
+        node.runtime.fail_exec(true);
+        let probe = json!({"exec": {"command": ["check"]}, "periodSeconds": 5, "failureThreshold": 1});
+        node.create_pod("p", json!({"containers": [{"name": "a", "image": "forever:1", field: probe}]}));
+        node.pod_when("p", is_running).await;
+        node.agent.clock.sleep(seconds(3)).await;
+        node.runtime.fail_exec(false);
+        node.agent.clock.sleep(seconds(20)).await;
+        let pod = node.pod_when("p", ready).await;
+        assert_eq!(restarts(&pod), 0, "{field}");
+        let events = node.api.events("p");
+        assert!(!events.iter().any(|event| event.starts_with("Unhealthy")), "{field}: {events:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_somebody_overwrote_is_written_again_and_conditions_of_others_stay() {
+    let node = FakeNode::start().await;
+    node.create_pod("p", json!({"containers": [{"name": "a", "image": "forever:1"}]}));
+    let mut pod = node.pod_when("p", ready).await;
+    for condition in pod["status"]["conditions"].as_array_mut().unwrap() {
+        condition["status"] = "False".into();
+    }
+    pod["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": "example.com/gate", "status": "True"}));
+    pod["status"]["phase"] = "Pending".into();
+    node.api.put("pods", pod);
+    let pod = node.pod_when("p", |pod| ready(pod) && phase(pod) == "Running").await;
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.iter().all(|condition| condition["status"] == "True"), "{conditions:?}");
+    assert_eq!(conditions.len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
 async fn readiness_turns_with_its_probe() {
     let node = FakeNode::start().await;
     node.runtime.fail_exec(true);

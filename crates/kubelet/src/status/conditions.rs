@@ -1,4 +1,5 @@
-//! The conditions this agent owns, with upstream's reasons and messages, and those of others as they were.
+//! The conditions this agent owns, with upstream's reasons and messages. Those of others are not its to repeat: what it saw of
+//! them may be old.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 
@@ -7,7 +8,7 @@ use super::phase::Phase;
 use super::{Inputs, Stage};
 use crate::pod;
 
-const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// A condition without its times.
 struct Verdict {
@@ -26,7 +27,7 @@ impl Verdict {
     }
 }
 
-/// In upstream's order, the conditions of others last.
+/// In upstream's order.
 pub fn all(inputs: &Inputs<'_>, statuses: &Statuses, phase: Phase) -> Vec<PodCondition> {
     let sandbox_up = match inputs.stage {
         Stage::Terminated => Verdict::no("", String::new()),
@@ -34,24 +35,19 @@ pub fn all(inputs: &Inputs<'_>, statuses: &Statuses, phase: Phase) -> Vec<PodCon
     };
     let containers_ready = containers_ready(inputs, statuses, phase);
     let ready = ready(inputs, &containers_ready);
-    let mut conditions = vec![
+    vec![
         condition(inputs, "PodReadyToStartContainers", sandbox_up),
         condition(inputs, "Initialized", initialized(inputs, statuses, phase)),
         condition(inputs, "Ready", ready),
         condition(inputs, "ContainersReady", containers_ready),
-    ];
-    let old = pod::status(inputs.pod).conditions.iter().flatten();
-    match old.clone().find(|condition| condition.type_ == "PodScheduled") {
-        Some(scheduled) => conditions.push(scheduled.clone()),
-        None => conditions.push(condition(inputs, "PodScheduled", Verdict::yes())),
-    }
-    conditions.extend(old.filter(|condition| !OWNED.contains(&condition.type_.as_str())).cloned());
-    conditions
+        // It is here.
+        condition(inputs, "PodScheduled", Verdict::yes()),
+    ]
 }
 
 fn condition(inputs: &Inputs<'_>, type_: &str, verdict: Verdict) -> PodCondition {
     let status = if verdict.holds { "True" } else { "False" };
-    let old = pod::status(inputs.pod).conditions.iter().flatten().find(|old| old.type_ == type_);
+    let old = inputs.known.conditions.iter().flatten().find(|old| old.type_ == type_);
     let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
     let text = |text: String| (!text.is_empty()).then_some(text);
     PodCondition {

@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{
 
 use super::{Inputs, Stage};
 use crate::pod::{self, Sort};
-use crate::runtime_view::{Container, State};
+use crate::pod_worker::crash_loop::Waiting;
+use crate::runtime_view::{Container, State, spec_hash};
 
 /// The statuses of all containers, by sort.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,24 +76,20 @@ fn one(inputs: &Inputs<'_>, sort: Sort, container: &Spec) -> ContainerStatus {
 
 /// A container the runtime no longer has keeps its count and how it ended.
 fn keep_what_was_known(inputs: &Inputs<'_>, container: &Spec, status: &mut ContainerStatus) {
-    let old = pod::status(inputs.pod);
+    let old = inputs.known;
     let lists = [&old.container_statuses, &old.init_container_statuses, &old.ephemeral_container_statuses];
     let known = lists.into_iter().flatten().flatten().find(|known| known.name == container.name);
-    let Some(known) = known.filter(|known| known.container_id.is_some()) else { return };
+    let Some(known) = known else { return };
     status.restart_count = known.restart_count;
-    let ended = known.state.as_ref().and_then(|state| state.terminated.clone());
-    match (inputs.stage, ended) {
-        (Stage::Syncing, Some(ended)) => {
-            status.last_state = Some(ContainerState { terminated: Some(ended), ..ContainerState::default() });
-        }
-        (_, Some(ended)) => {
-            status.container_id = known.container_id.clone();
-            status.image_id = known.image_id.clone();
-            status.last_state = known.last_state.clone();
-            status.state = Some(ContainerState { terminated: Some(ended), ..ContainerState::default() });
-        }
-        (_, None) => {}
+    status.last_state = known.last_state.clone().or_else(|| status.last_state.take());
+    let ended = known.state.clone().filter(|state| state.terminated.is_some());
+    if *inputs.stage == Stage::Syncing {
+        status.last_state = ended.or_else(|| status.last_state.take());
+        return;
     }
+    status.container_id = known.container_id.clone();
+    status.image_id = known.image_id.clone();
+    status.state = ended.or_else(|| status.state.take());
 }
 
 fn state(inputs: &Inputs<'_>, sort: Sort, container: &Spec, latest: Option<&Container>) -> ContainerState {
@@ -106,7 +103,7 @@ fn state(inputs: &Inputs<'_>, sort: Sort, container: &Spec, latest: Option<&Cont
             ..ContainerState::default()
         },
         Some(found) if found.state == State::Exited => terminated(inputs, found),
-        _ if *inputs.stage == Stage::Terminated && sort != Sort::Ephemeral && was_running(inputs, container) => {
+        _ if *inputs.stage != Stage::Syncing && sort != Sort::Ephemeral && was_running(inputs, container) => {
             ContainerState {
                 terminated: Some(ContainerStateTerminated {
                     exit_code: 137,
@@ -122,7 +119,7 @@ fn state(inputs: &Inputs<'_>, sort: Sort, container: &Spec, latest: Option<&Cont
 }
 
 fn was_running(inputs: &Inputs<'_>, container: &Spec) -> bool {
-    let old = pod::status(inputs.pod);
+    let old = inputs.known;
     let mut known = [&old.container_statuses, &old.init_container_statuses].into_iter().flatten().flatten();
     known.any(|known| known.name == container.name && known.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
@@ -141,18 +138,26 @@ fn waiting(
     if ended.is_some_and(|found| !pod::restarts_after(inputs.pod, sort, container, found.exit_code)) {
         return None;
     }
-    if let Some(backing_off) = inputs.backing_off.iter().find(|entry| entry.name == container.name) {
-        let wait = duration(backing_off.waiting.wait.as_secs());
+    let failure = inputs.failures.get(&container.name);
+    // A wait that is over is shown until the container runs again, unless its start failed.
+    if let Some(crash) = ended.and_then(|ended| crash_loop(inputs, container, ended))
+        && (failure.is_none() || inputs.now < crash.until)
+    {
+        let wait = duration(crash.wait.as_secs());
         let (name, pod) = (&container.name, pod::full_name(inputs.pod));
         let message = format!("back-off {wait} restarting failed container={name} pod={pod}");
         return Some(shown("CrashLoopBackOff", message));
     }
-    if let Some(failure) = inputs.failures.get(&container.name) {
+    if let Some(failure) = failure {
         let (reason, message) = failure.shown(inputs.now);
         return Some(shown(&reason, message));
     }
     // About to be restarted: until then it shows how it ended.
     if ended.is_some() { None } else { Some(creating(inputs, sort)) }
+}
+
+fn crash_loop(inputs: &Inputs<'_>, container: &Spec, ended: &Container) -> Option<Waiting> {
+    inputs.crash_loops.after_end(&container.name, &spec_hash(container), ended.finished_at?)
 }
 
 fn shown(reason: &str, message: String) -> ContainerStateWaiting {

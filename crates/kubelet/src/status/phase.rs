@@ -26,11 +26,13 @@ impl Phase {
 }
 
 pub fn phase(inputs: &Inputs<'_>, statuses: &Statuses) -> Phase {
-    // A phase once final stays.
-    match pod::status(inputs.pod).phase.as_deref() {
-        Some("Succeeded") => return Phase::Succeeded,
-        Some("Failed") => return Phase::Failed,
-        _ => {}
+    // A phase once final stays, whoever made it so.
+    for status in [pod::status(inputs.pod), inputs.known] {
+        match status.phase.as_deref() {
+            Some("Succeeded") => return Phase::Succeeded,
+            Some("Failed") => return Phase::Failed,
+            _ => {}
+        }
     }
     let done = *inputs.stage == Stage::Terminated;
     if inputs.failed.is_some() {

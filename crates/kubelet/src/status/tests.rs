@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pod::tests::pod_of;
-use crate::pod_worker::crash_loop::Waiting;
 use crate::pod_worker::start_failure::FailureReason;
-use crate::runtime_view::{Container, Sandbox, State};
+use crate::runtime_view::{Container, Sandbox, State, spec_hash};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
@@ -36,12 +35,15 @@ fn container(name: &str, attempt: u32, state: State, exit_code: i32) -> Containe
 
 struct Case {
     pod: Pod,
+    /// What was published before; none for the first status.
+    known: Option<PodStatus>,
     runtime: RuntimePod,
     verdicts: HashMap<String, Verdicts>,
     failures: HashMap<String, StartFailure>,
-    backing_off: Vec<BackingOff>,
+    crash_loops: CrashLoops,
     stage: Stage,
     failed: Option<Failed>,
+    now: Timestamp,
 }
 
 impl Case {
@@ -50,27 +52,30 @@ impl Case {
         let sandbox = Sandbox { id: "s".into(), ready: true, ips: vec!["10.0.0.9".into()], ..Sandbox::default() };
         Case {
             pod: pod_of(spec),
+            known: None,
             runtime: RuntimePod { sandboxes: vec![sandbox], containers },
             verdicts: HashMap::new(),
             failures: HashMap::new(),
-            backing_off: Vec::new(),
+            crash_loops: CrashLoops::default(),
             stage: Stage::Syncing,
             failed: None,
+            now: at(10),
         }
     }
 
     fn status(&self) -> PodStatus {
         generate(&Inputs {
             pod: &self.pod,
+            known: self.known.as_ref().unwrap_or_else(|| pod::status(&self.pod)),
             runtime: &self.runtime,
             verdicts: &self.verdicts,
             failures: &self.failures,
-            backing_off: &self.backing_off,
+            crash_loops: &self.crash_loops,
             messages: &HashMap::new(),
             stage: &self.stage,
             failed: self.failed.as_ref(),
             start_time: at(0),
-            now: at(10),
+            now: self.now,
             host_ips: &["192.0.2.1".parse().unwrap()],
             runtime_name: "coracle",
         })
@@ -146,8 +151,11 @@ fn a_running_pod_is_ready_when_its_probe_says_so() {
 fn a_crash_loop_shows_the_wait_and_how_it_ended() {
     let containers = vec![container("a", 1, State::Exited, 1), container("a", 2, State::Exited, 137)];
     let mut case = Case::of(json!({"containers": [{"name": "a"}]}), containers);
-    let waiting = Waiting { wait: std::time::Duration::from_secs(160), until: at(200) };
-    case.backing_off.push(BackingOff { name: "a".into(), waiting });
+    // The container ended at second 2, and four times before.
+    let hash = spec_hash(&pod::containers(&case.pod)[0]);
+    for second in -5..0 {
+        case.crash_loops.restarted("a", &hash, at(second), at(second));
+    }
     case.check(expect![[r#"
         Running 10.0.0.9
         PodReadyToStartContainers=True
@@ -157,6 +165,41 @@ fn a_crash_loop_shows_the_wait_and_how_it_ended() {
         PodScheduled=True
         a ready=false restarts=2 last 137 {"waiting":{"message":"back-off 2m40s restarting failed container=a pod=p_n(u)","reason":"CrashLoopBackOff"}}
     "#]]);
+}
+
+#[test]
+fn a_restart_under_way_shows_the_wait_before_it_and_then_what_its_start_failed_of() {
+    let mut case = Case::of(json!({"containers": [{"name": "a"}]}), vec![container("a", 0, State::Exited, 1)]);
+    let hash = spec_hash(&pod::containers(&case.pod)[0]);
+    let waiting = |case: &Case| {
+        let state = case.status().container_statuses.unwrap()[0].state.clone().unwrap();
+        let waiting = state.waiting?;
+        Some((waiting.reason.unwrap(), waiting.message.unwrap()))
+    };
+    assert_eq!(waiting(&case), None, "the first end is free: it shows how it ended");
+    case.crash_loops.restarted("a", &hash, at(1), at(1));
+    let ten = ("CrashLoopBackOff".to_string(), "back-off 10s restarting failed container=a pod=p_n(u)".to_string());
+    assert_eq!(waiting(&case), Some(ten.clone()));
+    case.crash_loops.restarted("a", &hash, at(2), at(12));
+    assert_eq!(waiting(&case), Some(ten), "the runtime's view is older than the restart");
+    let failure = StartFailure::after(None, FailureReason::CreateContainerError, "no space".into(), "x", at(9));
+    case.failures.insert("a".into(), failure);
+    case.now = at(13);
+    assert_eq!(waiting(&case), Some(("CreateContainerError".into(), "no space".into())));
+}
+
+#[test]
+fn a_container_that_the_runtime_lost_keeps_its_count_and_its_end_in_every_status_after() {
+    let mut case = Case::of(json!({"containers": [{"name": "a"}]}), vec![container("a", 3, State::Exited, 7)]);
+    case.known = Some(case.status());
+    case.runtime.containers.clear();
+    for _ in 0..2 {
+        let status = case.status();
+        let shown = &status.container_statuses.as_ref().unwrap()[0];
+        let last = shown.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+        assert_eq!((shown.restart_count, last.exit_code), (3, 7));
+        case.known = Some(status);
+    }
 }
 
 #[test]
@@ -211,18 +254,22 @@ fn a_pod_past_its_deadline_failed_for_that_reason() {
 }
 
 #[test]
-fn conditions_of_others_and_transition_times_are_kept() {
+fn conditions_turn_when_their_status_does_and_those_of_others_are_not_repeated() {
     let mut case = Case::of(json!({"containers": [{"name": "a"}]}), vec![container("a", 0, State::Running, 0)]);
-    let first = case.status();
-    let mut known = first.clone();
-    known.conditions.as_mut().unwrap().push(k8s_openapi::api::core::v1::PodCondition {
-        type_: "example.com/gate".into(),
-        status: "True".into(),
-        ..Default::default()
-    });
-    for condition in known.conditions.as_mut().unwrap() {
-        condition.last_transition_time = Some(pod::time(at(-500)));
-    }
-    case.pod.status = Some(known.clone());
-    assert_eq!(case.status().conditions, known.conditions);
+    case.pod.status = Some(
+        serde_json::from_value(json!({"conditions": [
+        {"type": "example.com/gate", "status": "True"}, {"type": "PodScheduled", "status": "False"}]}))
+        .unwrap(),
+    );
+    let first = case.status().conditions.unwrap();
+    assert_eq!(first.iter().map(|condition| &*condition.type_).collect::<Vec<_>>(), conditions::OWNED);
+    assert!(first.iter().all(|condition| condition.status == "True"), "{first:?}");
+    case.known = Some(case.status());
+    case.now = at(20);
+    assert_eq!(case.status().conditions.unwrap(), first, "also while the API still shows the first");
+    case.runtime.containers[0] = container("a", 0, State::Exited, 0);
+    let turned = case.status().conditions.unwrap();
+    let times: Vec<_> = turned.iter().map(|condition| condition.last_transition_time.clone().unwrap()).collect();
+    let [early, late] = [at(10), at(20)].map(pod::time);
+    assert_eq!(times, [early.clone(), early.clone(), late.clone(), late, early]);
 }
