@@ -91,7 +91,7 @@ fn liveness(kube: &Kube) -> Result<()> {
     let events = kube.get("events --field-selector involvedObject.name=liveness,reason=Unhealthy")?;
     let failures: i64 =
         events["items"].as_array().into_iter().flatten().filter_map(|event| event["count"].as_i64()).sum();
-    ensure!(failures == 3, "the third failure restarts, but {failures} were counted");
+    ensure!(failures == 3, "the third failure restarts, but {failures} were counted: {}", events["items"]);
     Ok(())
 }
 
