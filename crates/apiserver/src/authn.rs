@@ -8,13 +8,13 @@
 //! that is present but wrong is a `401`, never anonymous.
 
 pub mod bootstrap_token;
-pub mod certificate;
 pub mod impersonate;
 pub mod service_account;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use base::Clock;
 use meta::Status;
 
 use crate::context::Identity;
@@ -47,15 +47,21 @@ pub struct Authenticated {
 /// All authenticators of a server.
 pub struct Authentication {
     pub tokens: Vec<Arc<dyn TokenAuthenticator>>,
+    pub clock: Clock,
 }
 
 impl Authentication {
     /// Who sent the request.
     pub async fn identify(&self, received: &Received) -> Result<Identity, Status> {
         if let Some(leaf) = received.peer.certificates.first()
-            && let Some(identity) = certificate::identity(leaf)
+            && let Some(subject) = pki::peer::identity(leaf, &self.clock)
         {
-            return Ok(with_authenticated(identity));
+            return Ok(with_authenticated(Identity {
+                name: subject.common_name.into(),
+                groups: subject.organizations.into_iter().map(Into::into).collect(),
+                uid: subject.uid.unwrap_or_default().into(),
+                ..Identity::default()
+            }));
         }
         if let Some(token) = bearer_token(received) {
             return match self.identify_token(&token, &[]).await {

@@ -14,7 +14,6 @@ pub mod kubelet;
 pub mod logs;
 pub mod target;
 pub mod transport;
-pub mod unverified;
 
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ use crate::flow::Flow;
 use crate::health::{Concerns, Health};
 use crate::http::listen;
 use crate::metrics::Metrics;
-use crate::proxy::{Proxy, unverified};
+use crate::proxy::Proxy;
 use crate::reader::RegistryReader;
 use crate::registry::{self, Registry};
 use crate::reviews;
@@ -105,7 +105,7 @@ impl ApiServer {
             proxy: Proxy {
                 reader,
                 node_tls: config.node_tls,
-                unverified_tls: unverified::config(),
+                unverified_tls: pki::tls::unverified_client_config(),
                 tasks: tasks.child(),
                 allow_loopback: false,
             },
@@ -158,7 +158,8 @@ fn authentication(config: &Config, reader: &Arc<RegistryReader>) -> Authenticati
                 reader: reader.clone(),
                 clock: clock.clone(),
             }),
-            Arc::new(BootstrapTokens { reader: reader.clone(), clock }),
+            Arc::new(BootstrapTokens { reader: reader.clone(), clock: clock.clone() }),
         ],
+        clock,
     }
 }

@@ -94,7 +94,9 @@ impl Joining {
             bail!("this machine has not joined yet: give the --token that `coracle token` makes on the server");
         };
         tracing::info!(server = %self.server, node = self.machine.name, "joining");
-        let stranger = Client::new(Arc::new(HttpsDoor::new(self.config(discovery::trusting_anybody()?, None))));
+        let stranger = Client::new(Arc::new(HttpsDoor::new(
+            self.config(Arc::unwrap_or_clone(tls::unverified_client_config()), None),
+        )));
         let told = self.retried("looking the cluster up", || discovery::look_up(&stranger, token)).await?;
         let authority = cluster_info::verified(&told, token)?.context("the cluster does not sign with this token")?;
         let client = self.client(&authority, None, Some(token.to_string()))?;

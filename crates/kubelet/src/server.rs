@@ -107,10 +107,12 @@ impl Server {
             Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
             Err(_) => return tracing::debug!("a handshake took too long"),
         };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let identity = certificate.and_then(auth::from_certificate);
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = shown.map(|certificate| certificate.clone().into_owned());
         let service = service_fn(move |request| {
-            let (server, identity) = (self.clone(), identity.clone());
+            // Read anew each time: the connection may outlive the certificate.
+            let read = |shown| auth::from_certificate(shown, &self.agent.clock);
+            let (server, identity) = (self.clone(), certificate.as_ref().and_then(read));
             async move { Ok::<_, Infallible>(server.answer(identity.as_ref(), request).await) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();

@@ -6,6 +6,8 @@
 //! A server asks for a client certificate but does not demand one. One that is shown must be of a client authority and in its
 //! dates, else the handshake fails.
 
+mod unverified;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::UnixTime;
 
 use crate::{CertificateFacts, Issued, PkiError, Result, pem};
+pub use unverified::unverified_client_config;
 
 /// What we speak, best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];

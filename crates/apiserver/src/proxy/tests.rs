@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Proxy, unverified};
+use super::Proxy;
 use crate::http::{Body, Peer, Received, Response, listen, text};
 use crate::reader::fake::FakeReader;
 use crate::request_info::RequestInfo;
@@ -126,7 +126,7 @@ async fn lab(agent_trusted: bool) -> Lab {
     let proxy = Proxy {
         reader: Arc::new(reader),
         node_tls,
-        unverified_tls: unverified::config(),
+        unverified_tls: pki::tls::unverified_client_config(),
         tasks: tasks.child(),
         allow_loopback: true,
     };

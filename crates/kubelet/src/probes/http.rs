@@ -3,14 +3,12 @@
 //! Redirects within the same host are followed; one that leads elsewhere counts as an answer, so that a pod cannot have the
 //! node ask around in its name.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::tcp;
@@ -80,7 +78,9 @@ async fn exchange(request: &Get, timeout: Duration) -> Result<Answered, String> 
     let stream = tcp::connect(&request.host, request.port, timeout).await.map_err(failed)?;
     if request.tls {
         let name = ServerName::try_from(request.host.clone()).map_err(|error| failed(error.to_string()))?;
-        let stream = connector().connect(name, stream).await.map_err(|error| failed(error.to_string()))?;
+        // The probe asks whether the container answers, not who it is.
+        let connector = tokio_rustls::TlsConnector::from(pki::tls::unverified_client_config());
+        let stream = connector.connect(name, stream).await.map_err(|error| failed(error.to_string()))?;
         return send(request, stream).await.map_err(failed);
     }
     send(request, stream).await.map_err(failed)
@@ -114,60 +114,6 @@ async fn send(request: &Get, stream: impl AsyncRead + AsyncWrite + Unpin + Send 
             Ok(()) => exchange.await,
             Err(e) => Err(error(&e)),
         },
-    }
-}
-
-fn connector() -> tokio_rustls::TlsConnector {
-    static CONFIG: std::sync::LazyLock<Arc<rustls::ClientConfig>> = std::sync::LazyLock::new(|| {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(Anyone(provider.clone()));
-        let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        match versions {
-            Ok(builder) => {
-                Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-            }
-            Err(error) => unreachable!("the provider has the default versions: {error}"),
-        }
-    });
-    tokio_rustls::TlsConnector::from(CONFIG.clone())
-}
-
-/// Accepts any certificate: a probe asks whether the container answers, not who it is.
-#[derive(Debug)]
-struct Anyone(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use base::Timestamp;
+use base::{Clock, Timestamp};
 use http::{Method, request::Parts};
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -11,7 +11,6 @@ use meta::{GroupVersionKind, GroupVersionResource, Object, Status};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::agent::Agent;
 
@@ -48,12 +47,9 @@ pub struct Answers {
 }
 
 /// The identity in a client certificate that has been verified against the authorities.
-pub fn from_certificate(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let subject = parsed.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?.to_string();
-    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(String::from).collect();
-    Some(Identity { name, uid: String::new(), groups })
+pub fn from_certificate(certificate: &CertificateDer<'_>, clock: &Clock) -> Option<Identity> {
+    let subject = pki::peer::identity(certificate, clock)?;
+    Some(Identity { name: subject.common_name, uid: subject.uid.unwrap_or_default(), groups: subject.organizations })
 }
 
 impl Answers {

@@ -56,6 +56,17 @@ async fn a_client_certificate_names_its_user_and_groups() {
 }
 
 #[tokio::test]
+async fn only_the_unverified_client_talks_to_a_stranger() {
+    let (ours, theirs) = (authority("kubernetes-ca"), authority("kubernetes-ca"));
+    let stranger = live(&theirs, &server_request());
+    let server = server_config(stranger, &theirs.certificate_pem(), &Clock::system()).unwrap();
+    let (seen, _) = handshake(server.clone(), unverified_client_config(), "not-its-name.example").await.unwrap();
+    assert_eq!(CertificateFacts::from_der(&seen).unwrap().common_name, "kube-apiserver");
+    let client = client_config(&ours.certificate_pem(), None, &Clock::system()).unwrap();
+    assert!(handshake(server, client, "127.0.0.1").await.is_err());
+}
+
+#[tokio::test]
 async fn without_a_certificate_one_is_let_in_and_with_a_bad_one_not() {
     let (ours, theirs) = (authority("kubernetes-ca"), authority("kubernetes-ca"));
     let server = server_config(live(&ours, &server_request()), &ours.certificate_pem(), &Clock::system()).unwrap();
