@@ -14,7 +14,8 @@
 //! the API's and the runtime's events, by probes and by timers; only the machine itself is looked at every ten seconds.
 //!
 //! Not built yet, and refused by name where asked for: claims and CSI volumes, user namespaces, static pods, eviction under pressure,
-//! image garbage collection, log rotation, in-place resize, device plugins and resource claims, CPU and memory managers, node shutdown.
+//! image garbage collection, rotating the logs of a runtime that does not do so itself, in-place resize, device plugins and resource
+//! claims, CPU and memory managers, node shutdown.
 
 pub mod agent;
 pub mod cgroups;

@@ -21,7 +21,7 @@ use crate::{
     image::ProcessDefaults,
     launch::{
         capability,
-        plan::{CapabilityPlan, LaunchPlan, PidNamespace, ProcessPlan, RootPlan, SeccompPlan, UserPlan},
+        plan::{CapabilityPlan, LaunchPlan, LogLimits, PidNamespace, ProcessPlan, RootPlan, SeccompPlan, UserPlan},
         process::DEFAULT_PATH,
     },
 };
@@ -88,6 +88,7 @@ pub fn build(source: &Source<'_>) -> Result<Built, Error> {
         stdin: source.config.stdin,
         stdin_once: source.config.stdin_once,
         log_path: log_path(source.sandbox, source.config),
+        log_limits: LogLimits::default(),
     };
     Ok(Built { plan, limits: limits(resources), devices: device_rules })
 }

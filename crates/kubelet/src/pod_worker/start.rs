@@ -4,6 +4,7 @@
 //! after its back-off.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use cri::v1::{
     CreateContainerRequest, ImageSpec, ImageStatusRequest, Mount, RemoveContainerRequest, StartContainerRequest,
@@ -237,10 +238,7 @@ impl Starting<'_> {
                 tracing::debug!(container = old.id, %error, "an old container is not removed");
                 continue;
             }
-            let log =
-                self.context.agent.log_dir(&self.context.pod).join(&old.name).join(format!("{}.log", old.attempt));
-            // Gone already is as good.
-            drop(std::fs::remove_file(log));
+            forget_logs(&self.context.agent.log_dir(&self.context.pod).join(&old.name), old.attempt);
         }
     }
 
@@ -263,4 +261,16 @@ fn bind(container_path: &str, host_path: &std::path::Path) -> Mount {
 fn write_file(path: &std::path::Path, text: &str, mode: u32) -> std::io::Result<()> {
     std::fs::write(path, text)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// Removes an instance's log and what rotation has put aside of it. Gone already is as good.
+fn forget_logs(folder: &Path, attempt: u32) {
+    let name = format!("{attempt}.log");
+    let aside = format!("{name}.");
+    for entry in std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+        let found = entry.file_name();
+        if found == *name || found.as_encoded_bytes().starts_with(aside.as_bytes()) {
+            drop(std::fs::remove_file(entry.path()));
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! `/containerLogs`: a container's log, from where the caller wants it, for as long as they want it.
 //!
 //! The file is the runtime's, in CRI's format, and may be rotated while it is read: at its end a follower waits for the folder to
-//! change (inotify), and goes on in the new file when another has taken the name. It ends when the container has.
+//! change (inotify), and goes on in the files that came after it. It ends when the container has.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -149,6 +149,10 @@ impl Reading {
                 return Ok(());
             }
             if let Some(next) = self.rotated(&reader).await? {
+                // Lines that came between our last read and the rotation are still in the old file.
+                if !self.send_lines(&mut reader, &mut begun, &mut left).await? {
+                    return Ok(());
+                }
                 reader = next;
                 continue;
             }
@@ -221,19 +225,43 @@ impl Reading {
         Some(format!("{prefix}{}", parsed.text_with_end()).into_bytes())
     }
 
-    /// The file that has taken the name of the one being read, from its beginning.
+    /// The file that came after the one being read, from its beginning, when that one was put aside. A loud container may have
+    /// filled several since: they are read in turn, as far as they are still there.
     async fn rotated(&self, reader: &BufReader<File>) -> io::Result<Option<BufReader<File>>> {
         if !self.options.follow {
             return Ok(None);
         }
-        let own = reader.get_ref().metadata().await?;
-        match File::open(&self.path).await {
-            Ok(file) if file.metadata().await?.ino() != own.ino() => Ok(Some(BufReader::new(file))),
-            Ok(_) => Ok(None),
+        let own = reader.get_ref().metadata().await?.ino();
+        let files = instances(&self.path)?;
+        let next = match files.iter().position(|(_, inode)| *inode == own) {
+            Some(at) => files.get(at + 1),
+            None => files.first(),
+        };
+        let Some((path, _)) = next else { return Ok(None) };
+        match File::open(path).await {
+            Ok(file) => Ok(Some(BufReader::new(file))),
+            // Removed a moment ago: the folder has changed again, and we are woken for it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// A log's files with their inodes, oldest first: what was put aside as `<name>.<time>`, uncompressed, and the present one.
+fn instances(path: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let aside = [path.as_os_str().as_encoded_bytes(), b"."].concat();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path.parent().unwrap_or(Path::new("/")))? {
+        let entry = entry?;
+        let file = entry.path();
+        let is_aside = file.as_os_str().as_encoded_bytes().starts_with(&aside);
+        if file == path || (is_aside && file.extension().is_none_or(|extension| extension != "gz")) {
+            found.push((file, entry.ino()));
+        }
+    }
+    // Times in names sort as text; the present file comes last.
+    found.sort_by(|(one, _), (other, _)| (one == path).cmp(&(other == path)).then_with(|| one.cmp(other)));
+    Ok(found)
 }
 
 type Changes = inotify::EventStream<[u8; 1024]>;
@@ -375,9 +403,13 @@ mod tests {
         let append = |text: &str| std::fs::File::options().append(true).open(&path).unwrap().write_all(text.as_bytes());
         append(&line("two")).unwrap();
         assert_eq!(lines.recv().await.unwrap().unwrap(), "two\n");
-        std::fs::rename(&path, path.with_extension("old")).unwrap();
-        std::fs::write(&path, line("three")).unwrap();
+        // Put aside twice before the follower looks again.
+        let aside = |second: u32| path.with_file_name(format!("0.log.20260101-00000{second}.000000000"));
+        std::fs::write(aside(2), line("three")).unwrap();
+        std::fs::rename(&path, aside(1)).unwrap();
+        std::fs::write(&path, line("four")).unwrap();
         assert_eq!(lines.recv().await.unwrap().unwrap(), "three\n");
+        assert_eq!(lines.recv().await.unwrap().unwrap(), "four\n");
         node.api.delete_pod("p", 1);
         node.gone("p").await;
         assert!(lines.recv().await.is_none());

@@ -31,6 +31,24 @@ pub struct LaunchPlan {
     pub stdin_once: bool,
     /// Where the CRI log goes; `None` discards output.
     pub log_path: Option<PathBuf>,
+    /// What that log may grow to.
+    #[serde(default)]
+    pub log_limits: LogLimits,
+}
+
+/// What a container's log may grow to: the defaults are the node agent's upstream.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// A file that has grown to this is put aside, in bytes.
+    pub file_bytes_max: u64,
+    /// Files of one container: the one being written and older ones.
+    pub files_max: usize,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        LogLimits { file_bytes_max: 10 << 20, files_max: 5 }
+    }
 }
 
 /// A process in a container.

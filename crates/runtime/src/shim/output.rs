@@ -10,6 +10,7 @@ use super::{
     descriptor::Descriptor,
     log::{Log, Stream},
 };
+use crate::launch::plan::LogLimits;
 
 /// How much is read at once, in bytes.
 pub const READ_BYTES: usize = 16 * 1024;
@@ -32,8 +33,8 @@ pub struct Output {
 
 impl Output {
     /// With a log at `path`, or none.
-    pub fn new(path: Option<&Path>) -> std::io::Result<Rc<Self>> {
-        let log = path.map(Log::open).transpose()?;
+    pub fn new(path: Option<&Path>, limits: LogLimits) -> std::io::Result<Rc<Self>> {
+        let log = path.map(|path| Log::open(path, limits)).transpose()?;
         Ok(Rc::new(Output { log: RefCell::new(log), listeners: RefCell::default() }))
     }
 

@@ -234,7 +234,7 @@ impl Shim {
             return Err("container has been started before".into());
         }
         let namespace = self.process_namespace(&plan)?;
-        let output = Output::new(plan.log_path.as_deref()).map_err(|error| at("open log", error))?;
+        let output = Output::new(plan.log_path.as_deref(), plan.log_limits).map_err(|error| at("open log", error))?;
         let process = process::start(&plan, &self.hierarchies, namespace.as_ref());
         let process = process.map_err(|error| at("clone", error))?;
         let pid = process.pid;
