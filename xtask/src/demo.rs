@@ -25,6 +25,9 @@ pub struct DemoArguments {
 
 pub fn run(arguments: &DemoArguments) -> Result<ExitCode> {
     test::install_missing()?;
-    let command = ["sh", "-c", SCRIPT, "demo"].map(Into::into).to_vec();
+    // the shell of a kept lab puts in which lab it is
+    let kept = if arguments.keep { "${CORACLE_LAB##*/}" } else { "" };
+    let script = format!("set -- {kept}\n{SCRIPT}");
+    let command = ["sh", "-c", &script, "demo"].map(Into::into).to_vec();
     lab::run(&LabArguments::running(command, arguments.nodes).kept(arguments.keep))
 }

@@ -24,6 +24,8 @@ const NEEDS: &[(Proof, &str, &str)] = &[
     (Proof::Program("dpkg-source"), "dpkg-dev", "unpacking busybox's source"),
     (Proof::Program("bzip2"), "bzip2", "unpacking busybox's source"),
     (Proof::Program("ip"), "iproute2", "the lab's network"),
+    (Proof::Program("curl"), "curl", "asking the lab's registry"),
+    (Proof::Program("ps"), "procps", "listing the processes that a node leaves"),
     (Proof::Program("nft"), "nftables", "checking the rules we make"),
     (Proof::Program("docker-registry"), "docker-registry", "the lab's registry"),
     (Proof::Program("qemu-system-x86_64"), "qemu-system-x86", "the machine with cgroup v2 alone"),
