@@ -40,7 +40,14 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         let token = self.token.clone();
-        self.spawn_graceful(name, async move { token.run_until_cancelled_owned(future).await })
+        self.spawn_graceful(name, async move {
+            // Cancellation is looked at first: what other branches broke by stopping must not be met as a failure.
+            tokio::select! {
+                biased;
+                () = token.cancelled() => None,
+                output = future => Some(output),
+            }
+        })
     }
 
     /// Runs `future` to its end even after the branch is cancelled; shutdown waits for it.
@@ -105,6 +112,21 @@ mod tests {
         root.shutdown().await;
         was_done.await.unwrap();
         assert!(plain.await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stopped_task_does_not_see_what_the_others_stop_breaks() {
+        let root = Tasks::root();
+        let (held, broken) = tokio::sync::oneshot::channel::<()>();
+        let breaks = root.spawn("breaks", async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        });
+        let sees = root.spawn("sees", async move { drop(broken.await) });
+        tokio::task::yield_now().await;
+        root.shutdown().await;
+        assert!(breaks.await.unwrap().is_none());
+        assert!(sees.await.unwrap().is_none());
     }
 
     #[tokio::test]

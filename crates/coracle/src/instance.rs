@@ -103,6 +103,9 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// What is said on that pipe.
+pub const READY_WORD: [u8; 5] = *b"ready";
+
 /// The end of a pipe on which a detached cluster says that it is ready.
 pub struct ReadyPipe(pub Option<OwnedFd>);
 
@@ -111,7 +114,7 @@ impl ReadyPipe {
     pub fn tell(&mut self) {
         if let Some(end) = self.0.take() {
             // Nobody may be waiting any more; that is their business.
-            drop(File::from(end).write_all(b"ready"));
+            drop(File::from(end).write_all(&READY_WORD));
         }
     }
 }

@@ -11,11 +11,13 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use base::{Clock, Tasks};
 use client::Client;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pki::CertRequest;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,13 +26,15 @@ use crate::arguments::{AgentArguments, ServerArguments, UpArguments};
 use crate::cluster_info;
 use crate::control_plane::{self, ControlPlane};
 use crate::identity;
-use crate::instance::{Instance, ReadyPipe};
+use crate::instance::{Instance, READY_WORD, ReadyPipe};
 use crate::node::{self, Clients};
 use crate::settings::{Cluster, Machine, admin_kubeconfig};
 use crate::token;
 
 /// Names the pipe that a detached child reports on.
 const READY_VARIABLE: &str = "CORACLE_READY_FD";
+/// How much of the log of a cluster that did not start is shown.
+const SHOWN_LINES_MAX: usize = 10;
 
 pub fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
@@ -43,7 +47,7 @@ pub fn up(arguments: &UpArguments) -> Result<()> {
         return detach(&machine);
     }
     let _instance = Instance::take(&machine.data_dir)?;
-    let mut ready = inherited_pipe();
+    let mut ready = inherited_pipe()?;
     block_on(async move {
         let (clock, tasks) = (Clock::system(), Tasks::root());
         let plane = control_plane::start(&cluster, &machine, &[], &clock, &tasks).await?;
@@ -144,7 +148,8 @@ fn detach(machine: &Machine) -> Result<()> {
     std::fs::create_dir_all(&machine.data_dir)?;
     let log = machine.data_dir.join("coracle.log");
     let output = OpenOptions::new().create(true).append(true).open(&log).context("cannot write the log")?;
-    let (reading, writing) = nix::unistd::pipe()?;
+    let (mut reading, writing) = std::io::pipe()?;
+    fcntl(&writing, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot hand on a pipe")?;
     let own = std::env::current_exe().context("cannot find this program")?;
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--detach");
     let mut command = std::process::Command::new(own);
@@ -152,10 +157,10 @@ fn detach(machine: &Machine) -> Result<()> {
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
     let child = command.spawn().context("cannot start the cluster")?;
     drop(writing);
-    let mut word = String::new();
-    std::fs::File::from(reading).read_to_string(&mut word)?;
-    if word != "ready" {
-        bail!("the cluster did not start; the end of {} says why", log.display());
+    // Not to the end of the pipe: the word may come before everybody has let go of it.
+    let mut word = [0; READY_WORD.len()];
+    if reading.read_exact(&mut word).is_err() || word != READY_WORD {
+        bail!("the cluster did not start; this is the end of {}:\n{}", log.display(), last_lines(&log));
     }
     println!("The cluster is ready (process {}).", child.id());
     println!("  export KUBECONFIG={}", admin_kubeconfig(&machine.data_dir).display());
@@ -163,9 +168,22 @@ fn detach(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn inherited_pipe() -> ReadyPipe {
+fn inherited_pipe() -> Result<ReadyPipe> {
     let number = std::env::var(READY_VARIABLE).ok().and_then(|text| text.parse::<i32>().ok());
     // SAFETY: the variable is set by `detach` alone, for a descriptor that this process inherits and nobody else uses.
     #[allow(unsafe_code)]
-    ReadyPipe(number.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+    let pipe = number.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+    // Shims outlive this process; with the pipe they would keep whoever waits for the word waiting.
+    if let Some(pipe) = &pipe {
+        fcntl(pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("cannot keep the pipe to ourselves")?;
+    }
+    Ok(ReadyPipe(pipe))
+}
+
+/// What the process that failed had to say.
+fn last_lines(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES_MAX)..].join("\n")
 }

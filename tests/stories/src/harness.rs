@@ -10,6 +10,6 @@ mod runner;
 mod watch;
 
 pub use http::{Forward, Request, get};
-pub use kube::{Kube, lab_node};
+pub use kube::{Kube, lab_node, on_node};
 pub use runner::{Story, run_all};
 pub use watch::Follow;

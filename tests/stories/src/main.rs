@@ -5,12 +5,14 @@
 //! program in it). It waits on conditions with a deadline and never sleeps; each has a namespace of its own, so that
 //! most can run side by side. The ones marked `alone` break the cluster itself.
 //!
-//! The `bNN_*` are the suite of bad input: requests and images that must be refused without a trace.
+//! The `bNN_*` are the suite of bad input and bad ends: requests and images that must be refused without a trace, and a
+//! machine that must be as it was.
 //!
 //! `harness` knows how to ask and how to wait; the files `sNN_*` know what must be true; this table knows them all.
 
 mod b01_bad_requests;
 mod b02_hostile_images;
+mod b03_nothing_is_left;
 mod harness;
 mod s01_two_containers_share_a_pod;
 mod s02_memory_hog;
@@ -56,6 +58,7 @@ const STORIES: &[Story] = &[
     Story::new("s31_a_node_dies", s31_a_node_dies::story).nodes(2).alone(),
     Story::new("b01_bad_requests", b01_bad_requests::story),
     Story::new("b02_hostile_images", b02_hostile_images::story),
+    Story::new("b03_nothing_is_left", b03_nothing_is_left::story).alone(),
 ];
 
 fn main() -> ExitCode {

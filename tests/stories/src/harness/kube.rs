@@ -182,10 +182,20 @@ impl Kube {
 
 /// Acts on a node of the lab: `lab_node("exec 1 -- uname")`.
 pub fn lab_node(words: &str) -> Result<String> {
-    let done = Command::new("lab-node").args(words.split_whitespace()).stdin(Stdio::null()).output();
-    let done = done.context("starting lab-node: is this a lab?")?;
+    lab_node_of(&words.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Runs a shell script on a node of the lab and returns what it printed.
+pub fn on_node(number: usize, script: &str) -> Result<String> {
+    lab_node_of(&["exec", &number.to_string(), "--", "sh", "-c", script])
+}
+
+fn lab_node_of(words: &[&str]) -> Result<String> {
+    let mut command = Command::new("timeout");
+    command.arg("--kill-after=5").arg(seconds(COMMAND_S_MAX).to_string()).arg("lab-node").args(words);
+    let done = command.stdin(Stdio::null()).output().context("starting lab-node: is this a lab?")?;
     if !done.status.success() {
-        bail!("lab-node {words} failed: {}{}", text(&done.stderr), text(&done.stdout));
+        bail!("lab-node {} failed: {}{}", words.join(" "), text(&done.stderr), text(&done.stdout));
     }
     Ok(text(&done.stdout))
 }
