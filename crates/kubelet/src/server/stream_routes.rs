@@ -30,6 +30,8 @@ use crate::agent::Agent;
 
 /// How long a client may take to open all the streams of a session.
 const STREAMS_LIMIT: Duration = Duration::from_secs(30);
+/// How long what a client still says is passed on to a program that has hung up; as in containerd.
+const HANG_UP_DELAY: Duration = Duration::from_millis(500);
 const SPDY_EXEC_PROTOCOLS: [&str; 4] =
     ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 const SPDY_FORWARD_PROTOCOL: &str = "portforward.k8s.io";
@@ -333,7 +335,15 @@ async fn forward_one(agent: &Agent, sandbox_id: &str, pod: &str, error: Accepted
             let (reader, writer) = tokio::io::split(connection);
             let sending = send_all(reader, data.outlet);
             let receiving = receive_all(data.inbound, writer);
-            futures::future::join(sending, receiving).await;
+            tokio::pin!(sending, receiving);
+            // A program that hangs up is done. Clients up to 1.31 wait for us to hang up in turn, and we would for them.
+            tokio::select! {
+                () = &mut sending => tokio::select! {
+                    () = receiving => {}
+                    () = agent.clock.sleep(HANG_UP_DELAY) => {}
+                },
+                () = &mut receiving => sending.await,
+            }
         }
         Err(why) => {
             let message = format!("error forwarding port {port} to pod {sandbox_id}, uid : {}", why.message());
