@@ -1,7 +1,7 @@
 //! `cargo xtask stories [s01 s02 ...]`: builds the binary and the stories, starts a lab of the size that the stories
 //! need, and runs them in it. Stories that need more nodes get a lab of their own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::lab::{self, LabArguments};
 use crate::progress::step;
-use crate::{paths, process};
+use crate::{paths, process, upstream};
 
 #[derive(Args)]
 pub struct StoriesArguments {
@@ -50,7 +50,7 @@ pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
         let mut command: Vec<OsString> = vec![program.clone().into()];
         if arguments.every_kubectl {
             command = ["sh", "-c", WITH_EVERY_KUBECTL, "sh"].map(OsString::from).to_vec();
-            let kubectls = every_kubectl();
+            let kubectls = every_kubectl()?;
             command.push(kubectls.len().to_string().into());
             command.extend(kubectls.into_iter().map(OsString::from));
             command.push(program.clone().into());
@@ -77,35 +77,42 @@ const WITH_EVERY_KUBECTL: &str = r#"
 count=$1; shift; kubectls=; status=0
 while [ "$count" -gt 0 ]; do kubectls="$kubectls $1"; shift; count=$((count - 1)); done
 for kubectl in $kubectls; do
-    echo "with $kubectl: $("$kubectl" version --client 2>/dev/null | head -1)"
+    echo; echo "with $kubectl: $("$kubectl" version --client 2>/dev/null | head -1)"
     STORIES_KUBECTL=$kubectl "$@" || status=1
 done
 exit $status"#;
 const OLDEST_MINOR: u32 = 27;
 
-/// Every kubectl on the PATH and beside the programs there (`kubectl.1.29`), from the oldest release that we promise.
-fn every_kubectl() -> BTreeSet<PathBuf> {
+/// Every kubectl on the PATH and beside the programs there (`kubectl.1.29`), from the oldest release that we promise up
+/// to upstream's own of our release: one of each version, oldest first.
+fn every_kubectl() -> Result<Vec<PathBuf>> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = BTreeSet::new();
+    let mut found = vec![upstream::kubectl()?];
     for dir in std::env::split_paths(&path) {
         // where a link in a PATH folder leads there may be more versions
         let real = dir.join("kubectl").canonicalize().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
         for dir in real.into_iter().chain([dir]) {
             let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
             let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("kubectl"));
-            found.extend(
-                named.filter_map(|entry| entry.path().canonicalize().ok()).filter(|program| is_recent(program)),
-            );
+            found.extend(named.map(|entry| entry.path()));
         }
     }
-    found
+    let mut versions = BTreeMap::new();
+    for program in found {
+        if let Some(version) = version_of(&program).filter(|version| version.0 >= OLDEST_MINOR) {
+            versions.entry(version).or_insert(program);
+        }
+    }
+    Ok(versions.into_values().collect())
 }
 
-fn is_recent(program: &Path) -> bool {
-    let said = process::output(Command::new(program).args(["version", "--client", "-o", "json"])).unwrap_or_default();
-    let version: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
-    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
-    minor.trim_end_matches('+').parse::<u32>().is_ok_and(|minor| minor >= OLDEST_MINOR)
+/// Minor version, and the version in full.
+fn version_of(program: &Path) -> Option<(u32, String)> {
+    let said = process::output(Command::new(program).args(["version", "--client", "-o", "json"])).ok()?;
+    let said: serde_json::Value = serde_json::from_str(&said).ok()?;
+    let version = &said["clientVersion"];
+    let minor = version["minor"].as_str()?.trim_end_matches('+').parse().ok()?;
+    Some((minor, version["gitVersion"].as_str()?.to_owned()))
 }
 
 /// Builds a program of `tests/`.

@@ -64,6 +64,8 @@ const STEPS: &[Step] = &[
     cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast"]),
     cargo("the binary", &["build", "--package", "coracle"]),
     in_lab("stories that hold", &["stories", "--ledger"]),
+    in_lab("every kubectl", &["stories", "--every-kubectl", "s01", "s03"]),
+    in_lab("a public client", &["stories", "--public-client"]),
 ];
 
 pub fn run(arguments: &TestArguments) -> Result<ExitCode> {

@@ -3,13 +3,14 @@
 //! ```text
 //! /openapi/v3                  index: one relative URL per group version, with a hash that changes with the content
 //! /openapi/v3/apis/apps/v1     paths of the kinds of apps/v1 and every type they reach
-//! /openapi/v2                  all of it in the older form
+//! /openapi/v2                  all of it in the older form, in JSON or protobuf
 //! ```
 //!
 //! kubectl reads them for `explain`, for merging in `apply`, and to learn that the server validates fields. They are written
 //! on request and not kept: clients cache them by hash. Descriptions are not in the tables yet.
 
 mod components;
+mod gnostic;
 mod paths;
 
 use std::sync::Arc;
@@ -105,6 +106,11 @@ pub fn v2(kinds: &Kinds, release: &str) -> Value {
         paths::add(kind, Form::V2, &mut paths, &mut components);
     }
     json!({"swagger": "2.0", "info": info(release), "paths": paths, "definitions": components.finish()})
+}
+
+/// The same in protobuf.
+pub fn v2_protobuf(kinds: &Kinds, release: &str) -> Vec<u8> {
+    gnostic::write(&v2(kinds, release)).0
 }
 
 #[cfg(test)]
