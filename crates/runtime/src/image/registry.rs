@@ -52,19 +52,31 @@ pub struct Endpoint {
 }
 
 impl Registries {
-    /// Where `name` may be found, mirrors first. Credentials are for the registry in the name and go nowhere else.
+    /// Where `name` may be found, mirrors first.
+    ///
+    /// The node agent chose the credentials by the registry in the name, and upstream's runtimes use them with every endpoint
+    /// that the machine's owner configured for that registry: a mirror of a private registry asks as it does. They are sent
+    /// only when an endpoint asks who is there; a ready-made token cannot wait for the question and goes to the registry alone.
     pub fn endpoints(&self, name: &Name, auth: Option<&AuthConfig>) -> Result<Vec<Endpoint>, ImageError> {
         let registry = name.registry();
         let mirrors = self.mirrors.get(registry).or_else(|| self.mirrors.get("*"));
         let mut endpoints = Vec::new();
+        let given = credentials(auth)?;
+        let server = auth.map(|auth| auth.server_address.as_str()).unwrap_or_default();
         for mirror in mirrors.into_iter().flatten() {
+            let auth = match &given {
+                RegistryAuth::Basic(..) if is_for(server, &mirror.host) => given.clone(),
+                _ => RegistryAuth::Anonymous,
+            };
             let mut reference = name.reference().clone();
             reference.set_mirror_registry(mirror.host.clone());
             let client = self.client(&mirror.host, mirror.plain_http)?;
-            endpoints.push(Endpoint { client, reference, auth: RegistryAuth::Anonymous });
+            endpoints.push(Endpoint { client, reference, auth });
         }
-        let client = self.client(name.reference().resolve_registry(), self.is_plain(registry))?;
-        endpoints.push(Endpoint { client, reference: name.reference().clone(), auth: credentials(auth)? });
+        let host = name.reference().resolve_registry();
+        let client = self.client(host, self.is_plain(registry))?;
+        let auth = if is_for(server, host) || is_for(server, registry) { given } else { RegistryAuth::Anonymous };
+        endpoints.push(Endpoint { client, reference: name.reference().clone(), auth });
         Ok(endpoints)
     }
 
@@ -87,6 +99,12 @@ impl Registries {
         Client::try_from(config)
             .map_err(|error| ImageError::Registry { reference: host.to_owned(), words: error.to_string() })
     }
+}
+
+/// Whether credentials for `server` may go to `host`: any may where no server is named, as in what the node agent sends.
+fn is_for(server: &str, host: &str) -> bool {
+    let bare = server.trim_start_matches("https://").trim_start_matches("http://");
+    server.is_empty() || bare.split('/').next() == Some(host)
 }
 
 /// CRI's forms of credentials as the client's.
@@ -218,16 +236,28 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_come_first_and_get_no_credentials() {
+    fn mirrors_come_first_and_are_told_who_asks_unless_the_credentials_are_for_another_server() {
         let registries = Registries {
             mirrors: [("docker.io".to_owned(), vec![Mirror { host: "m:5000".into(), plain_http: true }])].into(),
             ..Default::default()
         };
-        let auth = AuthConfig { username: "ann".into(), ..Default::default() };
-        let endpoints = registries.endpoints(&Name::parse("busybox").unwrap(), Some(&auth)).unwrap();
-        let hosts: Vec<_> = endpoints.iter().map(|endpoint| endpoint.reference.resolve_registry().to_owned()).collect();
-        assert_eq!(hosts, ["m:5000", "index.docker.io"]);
-        assert_eq!(endpoints[0].auth, RegistryAuth::Anonymous);
-        assert_ne!(endpoints[1].auth, RegistryAuth::Anonymous);
+        let basic = AuthConfig { username: "ann".into(), ..Default::default() };
+        let for_server = |server: &str| AuthConfig { server_address: server.into(), ..basic.clone() };
+        let token = AuthConfig { registry_token: "t".into(), ..Default::default() };
+        for (auth, mirror, registry) in [
+            (basic.clone(), true, true),
+            (token, false, true),
+            (for_server("http://m:5000"), true, false),
+            (for_server("https://index.docker.io/v1/"), false, true),
+            (for_server("docker.io"), false, true),
+            (for_server("elsewhere.example"), false, false),
+        ] {
+            let endpoints = registries.endpoints(&Name::parse("busybox").unwrap(), Some(&auth)).unwrap();
+            let told: Vec<_> = endpoints
+                .iter()
+                .map(|endpoint| (endpoint.reference.resolve_registry(), endpoint.auth != RegistryAuth::Anonymous))
+                .collect();
+            assert_eq!(told, [("m:5000", mirror), ("index.docker.io", registry)], "{auth:?}");
+        }
     }
 }

@@ -58,9 +58,16 @@ pub async fn pulls_with_a_token_and_unpacks_every_compression(node: Node) {
 pub async fn mirrors_are_tried_before_the_registry(node: Node) {
     let broken = Registry::start(image::busybox(), Behaviour { down: true, ..Default::default() }).await;
     let mirror = Registry::start(image::busybox(), Behaviour::default()).await;
+    let asking = Behaviour { token: Some("captain:lighthouse"), ..Default::default() };
+    let asking = Registry::start(image::busybox(), asking).await;
     let plain = |registry: &Registry| Mirror { host: registry.address.clone(), plain_http: true };
     let registries = Registries {
-        mirrors: [("registry.k8s.io".to_owned(), vec![plain(&broken), plain(&mirror)])].into(),
+        mirrors: [
+            ("registry.k8s.io".to_owned(), vec![plain(&broken), plain(&mirror)]),
+            // A port where nobody is: all there is is the mirror.
+            ("127.0.0.1:1".to_owned(), vec![plain(&asking)]),
+        ]
+        .into(),
         ..Default::default()
     };
     node.tasks.shutdown().await;
@@ -69,6 +76,11 @@ pub async fn mirrors_are_tried_before_the_registry(node: Node) {
     let image = node.runtime.images().find("registry.k8s.io/pause:3.10").unwrap();
     assert!(image.tags.contains("registry.k8s.io/pause:3.10"), "{image:?}");
     assert!(!broken.log().is_empty() && !mirror.log().is_empty());
+    // The credentials for a registry are for its mirrors too.
+    let refused = pull(&node, "127.0.0.1:1/x:1", None).await.unwrap_err();
+    assert!(refused.message().contains("a mirror said: pull access denied"), "{refused}");
+    let auth = AuthConfig { username: "captain".into(), password: "lighthouse".into(), ..AuthConfig::default() };
+    pull(&node, "127.0.0.1:1/x:1", Some(auth)).await.unwrap();
     node.tasks.shutdown().await;
 }
 
