@@ -1,7 +1,8 @@
 //! `cargo xtask upstream`: upstream's programs, built from the Go module pinned under `tests/upstream`.
 //!
 //! `kubectl` is what every test speaks through; the others are built on demand, to compare behaviour side by side.
-//! Binaries are kept outside the clone by version, so a fresh clone builds nothing. Without Go, a `kubectl` on the PATH
+//! Binaries are kept outside the clone by version and by how they are built, so a fresh clone builds nothing and nobody
+//! goes on with a program that an older recipe made. Without Go, a `kubectl` on the PATH
 //! has to do, and a line says so. Upstream's programs are test tools and never part of the product.
 
 use std::fs;
@@ -11,12 +12,17 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use sha2::{Digest, Sha256};
 
 use crate::progress::step;
 use crate::{paths, process};
 
 /// The release that Coracle is compatible with.
 const VERSION: &str = "v1.37.1";
+
+/// Without the system's C library, so that the programs run in any image.
+const ENVIRONMENT: [(&str, &str); 1] = [("CGO_ENABLED", "0")];
+const FLAGS: [&str; 3] = ["-mod=readonly", "-trimpath", "-buildvcs=false"];
 
 #[derive(Args)]
 pub struct UpstreamArguments {
@@ -58,7 +64,10 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 fn cache() -> PathBuf {
-    paths::cache().join("upstream").join(VERSION)
+    let recipe: String = ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+    let digest = Sha256::new().chain_update(recipe).chain_update(FLAGS.join(" ")).chain_update(stamp()).finalize();
+    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    paths::cache().join("upstream").join(format!("{VERSION}-{short}"))
 }
 
 fn cached(name: &str) -> Option<PathBuf> {
@@ -72,8 +81,8 @@ fn build(name: &str) -> Result<PathBuf> {
     let scratch = tempfile::tempdir_in(&cache).context("making a folder to build in")?;
     let out = scratch.path().join(name);
     let mut command = Command::new(go);
-    command.current_dir(paths::root().join("tests/upstream")).env("CGO_ENABLED", "0");
-    command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &stamp(), "-o"]);
+    command.current_dir(paths::root().join("tests/upstream")).envs(ENVIRONMENT);
+    command.arg("build").args(FLAGS).args(["-ldflags", &stamp(), "-o"]);
     command.arg(&out).arg(format!("k8s.io/kubernetes/cmd/{name}"));
     process::quiet(&mut command).with_context(|| format!("building {name}"))?;
     let built = cache.join(name);

@@ -347,7 +347,8 @@ fn pause(_cache: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-/// The client that every test uses, for a pod that talks to the API it runs under.
+/// The client that every test uses, for a pod that talks to the API it runs under; built without a C library, which the
+/// layer below does not have.
 fn kubectl(_cache: &Path) -> Result<Tree> {
     let program = std::fs::read(upstream::kubectl()?).context("reading kubectl")?;
     let mut tree = Tree::default();
