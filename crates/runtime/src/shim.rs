@@ -22,6 +22,7 @@ mod process;
 pub mod protocol;
 mod server;
 mod session;
+mod signal;
 
 use std::{
     collections::BTreeMap,

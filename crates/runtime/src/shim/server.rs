@@ -13,7 +13,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{
     net::{UnixListener, UnixStream},
-    signal::unix::{SignalKind, signal},
+    signal::unix::SignalKind,
     sync::{Notify, broadcast, oneshot, watch},
     task::spawn_local,
 };
@@ -23,7 +23,7 @@ use super::{
     output::Output,
     process::{self, Streams},
     protocol::{ExitRecord, Reply, Report, Request, StartRecord, read_message, write_message},
-    session,
+    session, signal,
 };
 use crate::{
     cgroup::Hierarchies,
@@ -60,7 +60,7 @@ pub struct Running {
 /// Serves the socket in the present folder until told to stop.
 pub async fn serve(hierarchies: Hierarchies, pause: Option<i32>) -> io::Result<()> {
     let listener = UnixListener::bind(super::SOCKET)?;
-    let mut children = signal(SignalKind::child())?;
+    let mut children = tokio::signal::unix::signal(SignalKind::child())?;
     let (events, _) = broadcast::channel(EVENT_QUEUE_MAX);
     let shim = Rc::new(Shim {
         hierarchies,
@@ -134,7 +134,7 @@ async fn answer(shim: &Rc<Shim>, request: Request, connection: &mut UnixStream) 
             Err(why) => Reply::Failed(why),
         },
         Request::Signal { container, signal } => match shim.running(&container) {
-            Some(target) => done(syscalls::kill(target.started.pid, signal)),
+            Some(target) => done(signal::send(&target, signal)),
             None => Reply::NotRunning,
         },
         Request::KillAll { container } => match shim.running(&container) {
@@ -312,7 +312,8 @@ impl Shim {
 /// What is reported when it is not known how a container ended.
 pub const UNKNOWN_EXIT_CODE: i32 = 255;
 
-fn now_ns() -> i64 {
+/// Nanoseconds since the epoch.
+pub fn now_ns() -> i64 {
     i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
