@@ -8,6 +8,8 @@
 //! confirms. HTTP/1.1 only, because what is served here mostly ends in an upgrade.
 
 pub mod auth;
+mod cadvisor;
+mod exposition;
 pub mod log_format;
 pub mod logs;
 pub mod query;

@@ -10,6 +10,7 @@
 //! host's kernel lacks (a controller, swap accounting) is left out. This module never waits: a group that still has processes
 //! is not removed, and the caller learns so.
 
+mod detail;
 mod device;
 mod legacy;
 mod limits;
@@ -21,6 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use detail::{Detail, DeviceUse};
 pub use device::DeviceRule;
 pub use limits::Limits;
 

@@ -29,6 +29,7 @@ mod disk;
 mod events;
 pub mod image;
 pub mod launch;
+mod metrics;
 mod orphans;
 mod recovery;
 mod sandbox;

@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt};
 use crate::{
     Runtime,
     image::ImageError,
+    metrics,
     shim::{client, protocol::Request},
     state::{Container, Sandbox},
     status,
@@ -91,6 +92,11 @@ impl Runtime {
             all.push(self.sandbox_stats(sandbox).await?);
         }
         Ok(all)
+    }
+
+    fn metrics(&self) -> Vec<PodSandboxMetrics> {
+        let ready = self.sandboxes().all().into_iter().filter(|sandbox| sandbox.is_ready());
+        ready.map(|sandbox| self.sandbox_metrics(&sandbox)).collect()
     }
 
     /// The layer folders that containers stand on.
@@ -306,6 +312,28 @@ impl Cri for Runtime {
     ) -> Result<CriStream<StreamPodSandboxStatsResponse>, Error> {
         let all = self.sandbox_stats_of(request.filter).await?;
         Ok(stream(&all, |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse, Error> {
+        Ok(ListMetricDescriptorsResponse { descriptors: metrics::descriptors() })
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse, Error> {
+        Ok(ListPodSandboxMetricsResponse { pod_metrics: self.metrics() })
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: StreamPodSandboxMetricsRequest,
+    ) -> Result<CriStream<StreamPodSandboxMetricsResponse>, Error> {
+        let all = self.metrics();
+        Ok(stream(&all, |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
     }
 
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<CriStream<ContainerEventResponse>, Error> {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::query::Query;
 use super::stream_routes::{self, Asked};
-use super::{logs, stats};
+use super::{cadvisor, exposition, logs, stats};
 use crate::agent::Agent;
 use crate::{pod, runtime_view};
 
@@ -46,6 +46,16 @@ fn json_answer(value: &serde_json::Value) -> Answer {
     answer
 }
 
+fn exposed(metrics: Result<String, cri::Error>) -> Answer {
+    let mut answer = match metrics {
+        Ok(metrics) => text(StatusCode::OK, metrics),
+        Err(error) => return internal(error),
+    };
+    let kind = http::HeaderValue::from_static(exposition::CONTENT_TYPE);
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    answer
+}
+
 fn internal(error: impl std::fmt::Display) -> Answer {
     text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
 }
@@ -68,11 +78,9 @@ pub async fn answer(agent: &Arc<Agent>, request: Request<Incoming>) -> Answer {
             Ok(summary) => json_answer(&summary),
             Err(error) => internal(error),
         },
-        ["metrics", "resource"] => match stats::resource_metrics(agent).await {
-            Ok(metrics) => text(StatusCode::OK, metrics),
-            Err(error) => internal(error),
-        },
-        ["metrics"] => text(StatusCode::OK, metrics(agent)),
+        ["metrics", "resource"] => exposed(stats::resource_metrics(agent).await),
+        ["metrics", "cadvisor"] => exposed(cadvisor::metrics(agent).await),
+        ["metrics"] => exposed(Ok(metrics(agent))),
         ["containerLogs", namespace, name, container] => {
             container_logs(agent, namespace, name, container, &query).await
         }

@@ -18,6 +18,7 @@ cases! {
         runs_a_container_and_logs_what_it_says,
         a_missing_program_is_a_start_error_in_upstreams_words,
         stops_by_asking_then_by_killing,
+        a_signal_that_comes_before_its_handler_is_not_lost,
         an_ended_container_is_seen_after_a_restart_and_logs_are_unbroken,
         a_dead_shim_ends_its_pod,
         a_container_out_of_memory_says_so,
@@ -27,6 +28,7 @@ cases! {
         sandboxes_and_containers_can_be_removed_twice,
         logs_go_on_after_rotation,
         use_is_measured,
+        metrics_tell_of_throttling_under_known_names,
         containers_live_in_the_unified_hierarchy_too,
         starts_quickly,
     }

@@ -69,6 +69,20 @@ pub async fn stops_by_asking_then_by_killing(node: Node) {
     node.stop("absent", 1).await;
 }
 
+pub async fn a_signal_that_comes_before_its_handler_is_not_lost(node: Node) {
+    let sandbox = node.sandbox().await;
+    // Told to stop while it is still far from its first `trap`, as a program on a busy machine is.
+    let slow = "i=0; while test $i -lt 20000; do i=$((i+1)); done; trap 'echo bye; exit 7' TERM; while true; do sleep 0.05; done";
+    let late = node.start(&sandbox, &node.script(slow)).await;
+    node.stop(&late, 40).await;
+    let status = node.status(&late).await;
+    assert_eq!((status.exit_code, node.log(&status, "stdout").as_str()), (7, "bye\n"));
+    // One that never has a handler is deaf to it, as everywhere.
+    let deaf = node.start(&sandbox, &node.script("exec sleep 1000")).await;
+    node.stop(&deaf, 1).await;
+    assert_eq!(node.status(&deaf).await.exit_code, 137);
+}
+
 pub async fn an_ended_container_is_seen_after_a_restart_and_logs_are_unbroken(node: Node) {
     let sandbox = node.sandbox().await;
     let gate = node.folder.join("gate");
@@ -292,6 +306,36 @@ pub async fn use_is_measured(node: Node) {
     assert!(value(linux.memory.unwrap().usage_bytes) > 0);
     let images = node.runtime.image_fs_info(Default::default()).await.unwrap().image_filesystems;
     assert!(value(images[0].used_bytes) > 100_000);
+}
+
+pub async fn metrics_tell_of_throttling_under_known_names(node: Node) {
+    let sandbox = node.sandbox().await;
+    let mut config = node.script("while true; do :; done");
+    let resources = LinuxContainerResources { cpu_period: 10_000, cpu_quota: 1000, ..Default::default() };
+    config.linux = Some(LinuxContainerConfig { resources: Some(resources), ..config.linux.unwrap_or_default() });
+    let id = node.start(&sandbox, &config).await;
+    let metrics = loop {
+        let pods = node.runtime.list_pod_sandbox_metrics(Default::default()).await.unwrap().pod_metrics;
+        let own = pods[0].container_metrics.iter().find(|known| known.container_id == id).unwrap().metrics.clone();
+        let periods = own.iter().find(|metric| metric.name == "container_cpu_cfs_throttled_periods_total").unwrap();
+        if periods.value.unwrap().value > 3 {
+            break own;
+        }
+        tokio::task::yield_now().await;
+    };
+    let descriptors = node.runtime.list_metric_descriptors(Default::default()).await.unwrap().descriptors;
+    let name = "container_cpu_cfs_throttled_nanoseconds_total";
+    let descriptor = descriptors.iter().find(|descriptor| descriptor.name == name).unwrap();
+    assert_eq!(descriptor.label_keys, ["container", "id", "image", "name", "namespace", "pod"]);
+    let of = |name: &str| metrics.iter().find(|metric| metric.name == name).unwrap();
+    let value = |name: &str| of(name).value.unwrap().value;
+    assert_eq!(of(name).label_values[3], id);
+    assert!(of(name).label_values[1].ends_with(&id), "{:?}", of(name).label_values);
+    assert!(value(name) > 0 && value("container_cpu_usage_nanoseconds_total") > 0);
+    assert_eq!((value("container_spec_cpu_quota"), value("container_spec_cpu_period")), (1000, 10_000));
+    assert!(value("container_memory_usage_bytes") >= value("container_memory_working_set_bytes"));
+    let started = i64::try_from(value("container_start_time_seconds")).unwrap();
+    assert_eq!(started, node.status(&id).await.started_at / 1_000_000_000);
 }
 
 /// A hybrid host has the new tree without controllers: enough to be born in it, be seen in it and be killed by it.
