@@ -1,12 +1,13 @@
 //! The floor of the house: time, chance, tasks, back-off and log set-up.
 //!
 //! Every other crate reaches the clock, randomness and `spawn` through here, so that a whole cluster can be driven on
-//! virtual time and a failing run can be replayed. Nothing in this crate knows Kubernetes and nothing does I/O except
-//! the log subscriber.
+//! virtual time and a failing run can be replayed. Nothing in this crate knows Kubernetes and nothing opens a file or
+//! a socket except the log subscriber.
 
 pub mod backoff;
 pub mod chance;
 pub mod clock;
+pub mod frame;
 pub mod logging;
 pub mod tasks;
 

@@ -19,14 +19,13 @@ use base::{Backoff, BackoffPolicy, Clock, Tasks};
 use client::Client;
 use client::https::{self, HttpsDoor, TokenSource};
 use http::Uri;
-use kubelet::Kubelet;
 use meta::Status;
 use pki::bootstrap_token::BootstrapToken;
 use pki::{LiveCertificate, tls};
 
 use crate::arguments::AgentArguments;
 use crate::cluster_info;
-use crate::node::{self, Clients};
+use crate::node::{self, Clients, Node};
 use crate::settings::Machine;
 use certificates::{Folder, Renewal, ServingCertificate};
 
@@ -70,7 +69,7 @@ impl Joining {
     }
 
     /// Returns when the node is registered.
-    pub async fn join(&self) -> Result<Kubelet> {
+    pub async fn join(&self) -> Result<Node> {
         let folder = Folder::open(&self.machine.data_dir)?;
         let (authority, issued) = match folder.client(&self.machine.name, &self.clock)? {
             Some(kept) => kept,

@@ -26,8 +26,9 @@ use arguments::{Command, parse};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // A shim is this same program: it must become one before a thread is started.
+    // A shim and a resolver are this same program: it must become one before a thread is started.
     runtime::reexec();
+    dns::reexec();
     let command = parse();
     base::logging::init();
     // Only the first provider counts; a second call has nothing to add.

@@ -1,6 +1,7 @@
 //! The node put together: pod network, runtime, node agent, service proxy.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,7 @@ use net::route::Overlay;
 use runtime::Runtime;
 use runtime::image::unpack::UnpackLimits;
 use rustls::server::ResolvesServerCert;
+use tokio::sync::watch;
 
 use crate::instance::Traces;
 use crate::settings::{Machine, PREFIX};
@@ -44,6 +46,22 @@ pub struct Clients {
     pub dns: Client,
 }
 
+/// A node that runs.
+pub struct Node {
+    pub kubelet: Kubelet,
+    /// Whether names are answered.
+    pub answering: watch::Receiver<bool>,
+}
+
+impl Node {
+    /// Returns when pods can be started and names are answered.
+    pub async fn ready(&mut self) -> Result<()> {
+        self.kubelet.ready.wait_for(|ready| *ready).await.context("the node agent ended")?;
+        self.answering.wait_for(|answering| *answering).await.context("names are not answered")?;
+        Ok(())
+    }
+}
+
 /// Starts everything; returns when the node is registered.
 pub async fn start(
     machine: &Machine,
@@ -52,8 +70,8 @@ pub async fn start(
     serving: Arc<dyn ResolvesServerCert>,
     clock: &Clock,
     tasks: &Tasks,
-) -> Result<Kubelet> {
-    start_dns(membership, clients.dns, clock, tasks);
+) -> Result<Node> {
+    let answering = start_dns(machine, membership, clients.dns, clock, tasks);
     let network = Network::new(Pods::open(pod_network(machine, membership)).context("cannot set up the pod network")?);
     let runtime = Runtime::open(runtime_options(machine, Arc::new(network.clone()), clock, tasks)).await;
     let runtime = runtime.context("cannot open the container runtime")?;
@@ -74,7 +92,8 @@ pub async fn start(
     config.cgroup_parent.clone_from(&machine.cgroup_parent);
     config.cluster_dns = ClusterDns { servers: vec![membership.dns], domain: membership.domain.clone() };
     config.serving = Some(Serving { certificate: serving, client_ca: roots(&membership.authority)? });
-    kubelet::run(config).await.context("cannot start the node agent")
+    let kubelet = kubelet::run(config).await.context("cannot start the node agent")?;
+    Ok(Node { kubelet, answering })
 }
 
 fn roots(pem: &str) -> Result<Arc<rustls::RootCertStore>> {
@@ -93,20 +112,30 @@ fn config_log_dir() -> std::path::PathBuf {
     "/var/log/pods".into()
 }
 
-/// The resolver of this node, which every pod of it asks.
-fn start_dns(membership: &Membership, client: Client, clock: &Clock, tasks: &Tasks) {
-    let tasks = tasks.child();
-    let informers = Informers::new(client, clock.clone(), tasks.clone());
+/// The resolver of this node, which every pod of it asks: a process that outlives this one.
+fn start_dns(
+    machine: &Machine,
+    membership: &Membership,
+    client: Client,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> watch::Receiver<bool> {
+    let informers = Informers::new(client, clock.clone(), tasks.child());
     let config = dns::Config {
         domain: membership.domain.clone(),
         listen: vec![SocketAddr::new(membership.dns, DNS_PORT)],
         resolv_conf: "/etc/resolv.conf".into(),
+        socket: resolver_socket(&machine.data_dir),
     };
-    tasks.clone().spawn("dns", async move {
-        if let Err(error) = dns::run(informers, tasks, config).await {
-            tracing::error!(%error, "names are not answered");
-        }
-    });
+    let program = dns::Program { log: machine.data_dir.join("resolver.log") };
+    let (set_answering, answering) = watch::channel(false);
+    tasks.spawn("dns", async move { dns::run(informers, config, &program, &set_answering).await });
+    answering
+}
+
+/// Where the resolver is told the zone, or to end.
+pub fn resolver_socket(data_dir: &Path) -> PathBuf {
+    data_dir.join("resolver.sock")
 }
 
 /// The runtime's settings; also what `down` opens it with, to take everything away.

@@ -4,7 +4,7 @@
 //! lock the data folder ─▶ control plane ─▶ node (in process) ─▶ ready ─▶ wait for a signal ─▶ wind down
 //! ```
 //!
-//! On a signal everything of ours stops in an orderly way and containers run on, so that a new Coracle finds them; `down` is the
+//! On a signal everything of ours stops in an orderly way; containers and the resolver run on, so that a new Coracle finds them; `down` is the
 //! command that ends them too.
 
 use std::fs::OpenOptions;
@@ -27,7 +27,7 @@ use crate::cluster_info;
 use crate::control_plane::{self, ControlPlane};
 use crate::identity;
 use crate::instance::{Instance, READY_WORD, ReadyPipe};
-use crate::node::{self, Clients};
+use crate::node::{self, Clients, Node};
 use crate::settings::{Cluster, Machine, admin_kubeconfig};
 use crate::token;
 
@@ -56,10 +56,9 @@ pub fn up(arguments: &UpArguments) -> Result<()> {
             token::provide(&plane, arguments.node.token.as_deref()).await?;
             join_in_process(&plane, &cluster, &machine, &clock, &tasks).await
         };
-        let mut kubelet = outcome.await?;
-        let readiness = kubelet.ready.wait_for(|ready| *ready);
+        let mut node = outcome.await?;
         tokio::select! {
-            outcome = readiness => { outcome.context("the node agent ended")?; }
+            outcome = node.ready() => outcome?,
             () = stop_signal() => return wind_down(&tasks).await,
         }
         ready.tell();
@@ -97,7 +96,11 @@ pub fn agent(arguments: &AgentArguments) -> Result<()> {
             joined = joining.join() => joined?,
             () = stop_signal() => return wind_down(&tasks).await,
         };
-        tracing::info!(node = joining.machine().name, port = joined.port, "this machine is a node of the cluster");
+        tracing::info!(
+            node = joining.machine().name,
+            port = joined.kubelet.port,
+            "this machine is a node of the cluster"
+        );
         stop_signal().await;
         wind_down(&tasks).await
     })
@@ -110,7 +113,7 @@ async fn join_in_process(
     machine: &Machine,
     clock: &Clock,
     tasks: &Tasks,
-) -> Result<kubelet::Kubelet> {
+) -> Result<Node> {
     let wanted = CertRequest::server(
         &format!("system:node:{}", machine.name),
         &[&machine.name, "localhost"],

@@ -1,7 +1,7 @@
 //! `down` and `uninstall`: stop the process, end what outlives it, and leave the machine as it was found.
 //!
 //! ```text
-//! signal the process, wait for its end ─▶ sandboxes ─▶ volume mounts ─▶ network ─▶ control groups ─▶ (uninstall) files
+//! signal the process, wait for its end ─▶ resolver ─▶ sandboxes ─▶ volume mounts ─▶ network ─▶ control groups ─▶ (uninstall) files
 //! ```
 //!
 //! Every step is carried out even when an earlier one failed, and a second `down` finishes what a first one could not.
@@ -24,6 +24,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::arguments::{DataArguments, UninstallArguments};
 use crate::instance::{self, Traces};
+use crate::node;
 use crate::settings::PREFIX;
 
 /// How long the process may take to wind down before it is killed.
@@ -43,6 +44,8 @@ pub fn down(arguments: &DataArguments) -> Result<()> {
             troubles.push(format!("{what}: {error:#}"));
         }
     };
+    let resolver = threads.block_on(dns::end(&node::resolver_socket(&dir)));
+    step("ending the resolver", resolver.map_err(Into::into));
     step("ending containers", threads.block_on(end_containers(&dir)));
     step("unmounting volumes", unmount_below(&dir));
     step("removing network devices and rules", remove_network(&traces));

@@ -8,7 +8,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +31,6 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 const TCP_ANSWERS_MAX: usize = 64;
 /// Clients that may wait for their TCP connection to be taken.
 const TCP_BACKLOG: i32 = 1024;
-/// Sockets among which the kernel spreads UDP clients.
-const UDP_SOCKETS_MAX: usize = 4;
 /// Bytes of questions that may wait in one UDP socket while we are busy.
 const UDP_WAITING_BYTES: usize = 4 << 20;
 /// The largest UDP answer, however much a client would take.
@@ -150,7 +147,7 @@ fn refusal(code: ResponseCode) -> Outcome {
 
 /// Sockets that are bound and wait to be served.
 pub struct Sockets {
-    udp: Vec<UdpSocket>,
+    udp: UdpSocket,
     tcp: TcpListener,
 }
 
@@ -168,10 +165,8 @@ impl Sockets {
         });
         let tcp = tcp.map_err(explain)?;
         let address = tcp.local_addr()?;
-        let count = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(UDP_SOCKETS_MAX);
-        let udp =
-            (0..count).map(|_| socket(address, Type::DGRAM).and_then(|socket| UdpSocket::from_std(socket.into())));
-        Ok(Sockets { udp: udp.collect::<io::Result<_>>().map_err(explain)?, tcp })
+        let udp = socket(address, Type::DGRAM).and_then(|socket| UdpSocket::from_std(socket.into()));
+        Ok(Sockets { udp: udp.map_err(explain)?, tcp })
     }
 
     /// Where they are bound.
@@ -192,7 +187,6 @@ fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     if kind == Type::DGRAM {
-        socket.set_reuse_port(true)?;
         socket.set_recv_buffer_size(UDP_WAITING_BYTES)?;
     } else {
         socket.set_reuse_address(true)?;
@@ -205,13 +199,11 @@ fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 pub fn serve(resolver: Resolver, sockets: Vec<Sockets>) -> Server<Resolver> {
     let mut server = Server::new(resolver);
     for Sockets { udp, tcp } in sockets {
-        for socket in udp {
-            server.register_socket(socket);
-        }
+        server.register_socket(udp);
         server.register_listener(tcp, TCP_IDLE, TCP_ANSWERS_MAX);
     }
     server
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,4 @@
-//! What the resolver keeps of Services and EndpointSlices: names, addresses and ports.
+//! What the resolver keeps of Services and EndpointSlices: names, addresses and ports. Also what goes over its socket.
 
 use std::net::IpAddr;
 
@@ -6,11 +6,12 @@ use client::Projection;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use meta::{ObjectKey, Status};
+use serde::{Deserialize, Serialize};
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// A named port, in the spelling of SRV names.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Port {
     /// Lower case; empty for the only port of a service.
     pub name: String,
@@ -20,7 +21,7 @@ pub struct Port {
 }
 
 /// What a service's name stands for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Meaning {
     /// Nothing: an address is still to be given.
     #[default]
@@ -34,7 +35,7 @@ pub enum Meaning {
 }
 
 /// A service as the resolver sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     pub meaning: Meaning,
     pub ports: Vec<Port>,
@@ -78,7 +79,7 @@ impl Port {
 }
 
 /// One address behind a service.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Its label below the service's name: the pod's hostname, or the address with dashes.
     pub label: String,
@@ -86,7 +87,7 @@ pub struct Endpoint {
 }
 
 /// An EndpointSlice as the resolver sees it: what is ready.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     /// The service's name; empty when it belongs to none.
     pub service: String,

@@ -53,6 +53,8 @@ pub struct Zone {
     namespaces: HashSet<String>,
     services: HashMap<ObjectKey, Arc<Service>>,
     slices: HashMap<ObjectKey, BTreeMap<Arc<str>, Arc<Slice>>>,
+    /// The service that a slice, by its own key, belongs to.
+    slice_owners: HashMap<ObjectKey, ObjectKey>,
     service_ips: HashMap<IpAddr, ObjectKey>,
     endpoint_ips: HashMap<IpAddr, BTreeMap<ObjectKey, usize>>,
 }
@@ -88,6 +90,7 @@ impl Zone {
             namespaces: HashSet::new(),
             services: HashMap::new(),
             slices: HashMap::new(),
+            slice_owners: HashMap::new(),
             service_ips: HashMap::new(),
             endpoint_ips: HashMap::new(),
         }
@@ -120,26 +123,41 @@ impl Zone {
         self.services.insert(key.clone(), service);
     }
 
-    /// Puts a slice in, or takes it out; `old` is what was put in before.
-    pub fn set_slice(&mut self, key: &ObjectKey, old: Option<&Arc<Slice>>, new: Option<Arc<Slice>>) {
+    /// Puts a slice in, or takes it out.
+    pub fn set_slice(&mut self, key: &ObjectKey, slice: Option<Arc<Slice>>) {
         self.serial = self.serial.wrapping_add(1);
-        if let Some(old) = old
-            && let Some(owner) = old.owner(key)
-        {
-            self.count_endpoints(old, &owner, false);
-            if let Some(slices) = self.slices.get_mut(&owner) {
-                slices.remove(&key.name);
-                if slices.is_empty() {
-                    self.slices.remove(&owner);
-                }
+        if let Some(owner) = self.slice_owners.remove(key) {
+            let slices = self.slices.entry(owner.clone()).or_default();
+            let old = slices.remove(&key.name);
+            if slices.is_empty() {
+                self.slices.remove(&owner);
+            }
+            if let Some(old) = old {
+                self.count_endpoints(&old, &owner, false);
             }
         }
-        if let Some(new) = new
+        if let Some(new) = slice
             && let Some(owner) = new.owner(key)
         {
             self.count_endpoints(&new, &owner, true);
-            self.slices.entry(owner).or_default().insert(key.name.clone(), new);
+            self.slices.entry(owner.clone()).or_default().insert(key.name.clone(), new);
+            self.slice_owners.insert(key.clone(), owner);
         }
+    }
+
+    /// How many objects it holds.
+    pub fn len(&self) -> usize {
+        self.namespaces.len() + self.services.len() + self.slice_owners.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the place of an older zone: whoever compares serial numbers sees that it is newer.
+    pub fn succeed(&mut self, older: &Zone) {
+        self.serial = self.serial.wrapping_add(older.serial);
     }
 
     fn count_endpoints(&mut self, slice: &Slice, owner: &ObjectKey, add: bool) {

@@ -44,7 +44,7 @@ enum Action {
     Wait { node: usize },
     /// Ask Coracle on a node to end, and wait for it
     Stop { node: usize },
-    /// `kill -9` of every Coracle process on a node except the shims that hold containers
+    /// `kill -9` of every Coracle process on a node except those made to outlive it: shims and the resolver
     Crash { node: usize },
     /// A node dies: everything on it is gone, its disk is not
     Lose { node: usize },
@@ -153,7 +153,7 @@ fn crash(plan: &Plan, node: &Node) -> Result<()> {
     wait_for(STOP_MS_MAX, || !is_alive(main)).context("killed, yet alive")
 }
 
-/// Every process in the node that runs `program`, except shims: they belong to the containers.
+/// Every process in the node that runs `program`, except those that belong to the containers: shims and the resolver of names.
 fn processes_of(program: &Path, node_init: i32) -> Result<Vec<i32>> {
     let namespace = |pid: i32, path: &str| fs::read_link(format!("/proc/{pid}/{path}")).ok();
     let node = namespace(node_init, "ns/net").context("the node's process 1 is gone")?;
@@ -162,13 +162,13 @@ fn processes_of(program: &Path, node_init: i32) -> Result<Vec<i32>> {
     Ok(pids
         .filter(|pid| namespace(*pid, "ns/net").as_ref() == Some(&node))
         .filter(|pid| namespace(*pid, "exe").as_deref() == Some(program))
-        .filter(|pid| !is_shim(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()))
+        .filter(|pid| !outlives(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()))
         .collect())
 }
 
-fn is_shim(command_line: &[u8]) -> bool {
+fn outlives(command_line: &[u8]) -> bool {
     let mut words = command_line.split(|byte| *byte == 0).take(2);
-    words.any(|word| String::from_utf8_lossy(word).contains("shim"))
+    words.any(|word| ["shim", "resolver"].iter().any(|name| String::from_utf8_lossy(word).contains(name)))
 }
 
 fn lose(node: &Node) -> Result<()> {
@@ -258,10 +258,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shims_are_told_from_servers() {
-        assert!(is_shim(b"coracle-shim\0--id\0x\0"));
-        assert!(is_shim(b"/x/coracle\0shim\0x\0"));
-        assert!(!is_shim(b"/x/coracle\0up\0--data-dir\0/shim\0"));
+    fn shims_and_resolvers_are_told_from_servers() {
+        assert!(outlives(b"coracle-shim\0--id\0x\0"));
+        assert!(outlives(b"/x/coracle\0shim\0x\0"));
+        assert!(outlives(b"coracle-resolver\0dns-resolver\0/x/resolver.sock\0"));
+        assert!(!outlives(b"/x/coracle\0up\0--data-dir\0/shim\0"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ fn zone(domain: &str) -> Arc<RwLock<Zone>> {
     service("many", Meaning::Headless);
     let endpoint = |index: u8| Endpoint { label: format!("many-{index}"), address: [10, 42, 0, index].into() };
     let slice = Slice { service: "many".into(), ports: vec![], endpoints: (0..100).map(endpoint).collect() };
-    zone.set_slice(&ObjectKey::new("default", "many-1"), None, Some(Arc::new(slice)));
+    zone.set_slice(&ObjectKey::new("default", "many-1"), Some(Arc::new(slice)));
     Arc::new(RwLock::new(zone))
 }
 
@@ -41,14 +41,14 @@ fn nobody() -> Forwarder {
     Forwarder::new(b"", &[])
 }
 
-fn question(text: &str, kind: RecordType) -> Message {
+pub fn question(text: &str, kind: RecordType) -> Message {
     let mut message = Message::new(7, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name(text), kind));
     message
 }
 
-async fn udp(server: SocketAddr, message: &Message) -> Message {
+pub async fn udp(server: SocketAddr, message: &Message) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&message.to_vec().unwrap(), server).await.unwrap();
     let mut buffer = [0; 4096];
@@ -66,7 +66,7 @@ async fn tcp(server: SocketAddr, message: &Message) -> Message {
     Message::from_vec(&answer).unwrap()
 }
 
-fn show(answer: &Message) -> String {
+pub fn show(answer: &Message) -> String {
     let data: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
     format!("{} {}", answer.metadata.response_code, data.join(", "))
 }

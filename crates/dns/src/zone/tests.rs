@@ -33,7 +33,7 @@ fn zone() -> Zone {
     service("pending", Meaning::Nothing, vec![]);
     let mut slice = |service: &str, ports, list: &[(&str, &str)]| {
         let slice = Slice { service: service.into(), ports, endpoints: endpoints(list) };
-        zone.set_slice(&ObjectKey::new("default", &format!("{service}-x1")), None, Some(Arc::new(slice)));
+        zone.set_slice(&ObjectKey::new("default", &format!("{service}-x1")), Some(Arc::new(slice)));
     };
     slice("db", vec![port("pg", "tcp", 5432)], &[("db-0", "10.42.1.2"), ("db-1", "10.42.2.3")]);
     slice("web", vec![port("http", "tcp", 8080)], &[("", "10.42.1.9")]);
@@ -236,7 +236,7 @@ fn what_goes_leaves_no_names_behind() {
     let key = ObjectKey::new("default", "db-x1");
     let old = zone.slices[&ObjectKey::new("default", "db")]["db-x1"].clone();
     let one = Slice { endpoints: old.endpoints[..1].to_vec(), ..(*old).clone() };
-    zone.set_slice(&key, Some(&old), Some(Arc::new(one)));
+    zone.set_slice(&key, Some(Arc::new(one)));
     assert_eq!(ask(&zone, "web.default.svc.cluster.local.", V4), "NXDOMAIN");
     assert_eq!(ask(&zone, "7.0.43.10.in-addr.arpa.", Ptr), "not ours");
     assert_eq!(ask(&zone, "db.default.svc.cluster.local.", V4), "10.42.1.2");

@@ -13,7 +13,7 @@ use std::{io, path::PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::launch::{plan::ProcessPlan, status::RunsAs};
 
@@ -163,16 +163,8 @@ fn malformed(what: impl Into<String>) -> io::Error {
 
 /// Reads one frame; `None` at the end.
 pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
-    let kind = match from.read_u8().await {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    };
-    let length = from.read_u32().await? as usize;
-    if length > FRAME_BYTES_MAX {
-        return Err(malformed(format!("a frame of {length} bytes")));
-    }
-    let mut payload = vec![0; length];
-    from.read_exact(&mut payload).await?;
+    let Some((kind, payload)) = base::frame::read(from, FRAME_BYTES_MAX).await? else { return Ok(None) };
+    let length = payload.len();
     let payload = Bytes::from(payload);
     Ok(Some(match (kind, length) {
         (MESSAGE, _) => Frame::Message(payload),
@@ -201,12 +193,7 @@ pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> i
             (RESIZE, &size)
         }
     };
-    let mut head = [kind, 0, 0, 0, 0];
-    head[1..].copy_from_slice(&(payload.len() as u32).to_be_bytes());
-    let mut whole = Vec::with_capacity(head.len() + payload.len());
-    whole.extend_from_slice(&head);
-    whole.extend_from_slice(payload);
-    to.write_all(&whole).await
+    base::frame::write(to, kind, payload).await
 }
 
 /// Writes a request or reply.
@@ -226,6 +213,7 @@ pub async fn read_message<T: for<'a> Deserialize<'a>>(from: &mut (impl AsyncRead
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
 
     #[tokio::test]
     async fn frames_come_out_as_they_went_in() {
