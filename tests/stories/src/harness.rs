@@ -12,4 +12,4 @@ mod watch;
 pub use http::{Forward, Request, get};
 pub use kube::{Kube, lab_node, on_node};
 pub use runner::{Story, run_all};
-pub use watch::Follow;
+pub use watch::{Follow, Tally};

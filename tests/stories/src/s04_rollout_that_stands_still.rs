@@ -1,11 +1,11 @@
 //! S-04: a rollout that does not fail where it seems to. The new version needs a variable that nobody set: it is not
 //! ready and says why, the old pods serve every request, and undoing or mending it ends the matter.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{Follow, Kube};
+use crate::harness::{Kube, Tally};
 
 const MANIFEST: &str = r#"
 apiVersion: apps/v1
@@ -46,15 +46,13 @@ pub fn story(kube: &Kube) -> Result<()> {
     kube.wait_ready("client", 60)?;
     let answers = "for i in $(seq 100); do wget -T 1 -qO- http://payment && exit; sleep 0.1; done; exit 1";
     kube.sh("client", answers).context("the Service does not answer")?;
-    let hammer = Follow::start(kube.command_of(&["exec", "client", "--", "sh", "-c", HAMMER]))?;
-    hammer.line(20).context("the hammering client")?;
-    let mut served = BTreeSet::new();
+    let hammer = Tally::start(kube.command_of(&["exec", "client", "--", "sh", "-c", HAMMER]))?;
 
     kube.ok("set image deployment/payment payment=payment-service:1.1")?;
     stands_still_and_tells_why(kube)?;
-    served.extend(hammer.so_far());
+    let served = answered(&hammer, "1.0")?;
     ensure!(
-        served.iter().all(|answer| answer.starts_with("payment-service 1.0 ")),
+        served.keys().all(|answer| answer.starts_with("payment-service 1.0 ")),
         "not served by 1.0 alone: {served:?}"
     );
 
@@ -71,14 +69,20 @@ pub fn story(kube: &Kube) -> Result<()> {
     kube.ok("set image deployment/payment payment=payment-service:1.1")?;
     rolls_out(kube).context("1.1 with its variable")?;
     only_version(kube, "1.1")?;
+    answered(&hammer, "1.1")?;
     kube.ok("rollout undo deployment/payment --to-revision=3")?;
     rolls_out(kube).context("undoing to revision 3")?;
     only_version(kube, "1.0")?;
 
-    served.extend(hammer.so_far());
-    ensure!(!served.contains("FAILED"), "a request failed while versions changed");
-    ensure!(served.iter().any(|answer| answer.starts_with("payment-service 1.1 ")), "1.1 never served: {served:?}");
-    Ok(())
+    answered(&hammer, "1.0").map(drop)
+}
+
+/// What the client heard since it was last asked: no failure, and something from this version.
+fn answered(hammer: &Tally, version: &str) -> Result<BTreeMap<String, u64>> {
+    let wanted = format!("payment-service {version} ");
+    let served = hammer.since(20, |answer| answer.starts_with(&wanted)).context("the hammering client")?;
+    ensure!(!served.contains_key("FAILED"), "requests failed while versions changed: {served:?}");
+    Ok(served)
 }
 
 fn rolls_out(kube: &Kube) -> Result<()> {

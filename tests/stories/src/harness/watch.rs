@@ -1,15 +1,17 @@
 //! Waiting without polling: a `kubectl` that keeps printing, read by a thread, with a deadline on what it prints.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Deserializer, Value};
 
-/// What a reader may be ahead of the story.
+/// What a reader may be ahead of the story; then whoever prints is held up.
 const READ_AHEAD_MAX: usize = 1024;
 
 /// A deadline in seconds on a machine like ours, stretched where the lab says that this one is slower.
@@ -145,6 +147,50 @@ impl Follow {
     }
 }
 
+/// Different lines that a tally takes; more are a mistake of the story.
+const TALLY_MAX: usize = 1024;
+
+/// How often something that never ends has printed each line. Unlike [`Follow`] it takes everything at once, so that whoever
+/// prints is never held up by a story that looks seldom.
+pub struct Tally {
+    _child: Reaped,
+    counts: Arc<(Mutex<BTreeMap<String, u64>>, Condvar)>,
+}
+
+impl Tally {
+    pub fn start(mut command: Command) -> Result<Self> {
+        let mut child = Reaped(command.stdout(Stdio::piped()).spawn().context("starting kubectl")?);
+        let stdout = child.0.stdout.take().context("kubectl has no output")?;
+        let counts = Arc::new((Mutex::default(), Condvar::new()));
+        let shared = Arc::clone(&counts);
+        thread::spawn(move || count_lines(stdout, &shared));
+        Ok(Self { _child: child, counts })
+    }
+
+    /// What was printed since the last time, at least one line that satisfies `holds` among it.
+    pub fn since(&self, within_s: u64, holds: impl Fn(&str) -> bool) -> Result<BTreeMap<String, u64>> {
+        let (counts, printed) = &*self.counts;
+        let missing = |counts: &mut BTreeMap<String, u64>| !counts.keys().any(|line| holds(line));
+        let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = printed.wait_timeout_while(counts, Duration::from_secs(seconds(within_s)), missing);
+        let (mut counts, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            bail!("no such line within {} s, only {counts:?}", seconds(within_s));
+        }
+        Ok(std::mem::take(&mut counts))
+    }
+}
+
+fn count_lines(from: ChildStdout, (counts, printed): &(Mutex<BTreeMap<String, u64>>, Condvar)) {
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() < TALLY_MAX || counts.contains_key(&line) {
+            *counts.entry(line).or_default() += 1;
+        }
+        printed.notify_all();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +220,14 @@ mod tests {
         let watch = Watch::start(shell("echo 'pods \"x\" not found' >&2; exit 1")).unwrap();
         let error = watch.until(10, |_| true).unwrap_err().to_string();
         assert!(error.contains("pods \"x\" not found"), "{error}");
+    }
+
+    #[test]
+    fn a_tally_does_not_hold_up_who_prints_more_than_anybody_looks_at() {
+        let tally = Tally::start(shell("yes many | head -n 200000; echo last; exec sleep 1000")).unwrap();
+        let counts = tally.since(30, |line| line == "last").unwrap();
+        assert_eq!((counts["many"], counts["last"]), (200_000, 1));
+        assert!(tally.since(1, |_| true).unwrap_err().to_string().contains("no such line"));
     }
 
     #[test]
