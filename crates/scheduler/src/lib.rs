@@ -17,6 +17,8 @@ mod cycle;
 mod events;
 mod fit_error;
 mod node_info;
+#[cfg(test)]
+mod order_tests;
 mod plugin;
 mod plugins;
 mod pod_info;
