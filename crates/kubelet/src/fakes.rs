@@ -4,6 +4,7 @@ pub mod api;
 pub mod runtime;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Clock, Tasks, Timestamp};
 use client::Client;
@@ -21,6 +22,9 @@ use crate::status_writer::StatusWriter;
 use crate::volumes::tokens::Tokens;
 use api::FakeApi;
 use runtime::FakeRuntime;
+
+/// How long a test waits for something, in virtual time.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A node with a played API and runtime; time is virtual.
 pub struct FakeNode {
@@ -97,12 +101,19 @@ impl FakeNode {
 
     /// Waits until the pod's JSON satisfies `test`, and returns it.
     pub async fn pod_when(&self, name: &str, test: impl Fn(&Value) -> bool) -> Value {
-        self.api.when("pods", &ObjectKey::new("n", name), |found| found.is_some_and(&test)).await.unwrap_or_default()
+        self.pod_until(name, |found| found.is_some_and(&test)).await.unwrap_or_default()
     }
 
     /// Waits until the API has no such pod.
     pub async fn gone(&self, name: &str) {
-        self.api.when("pods", &ObjectKey::new("n", name), |found| found.is_none()).await;
+        self.pod_until(name, |found| found.is_none()).await;
+    }
+
+    /// Gives up after a long virtual time, so that what never comes fails a test and does not hang it.
+    async fn pod_until(&self, name: &str, test: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+        let key = ObjectKey::new("n", name);
+        let found = tokio::time::timeout(WAIT_MAX, self.api.when("pods", &key, test)).await;
+        found.unwrap_or_else(|_| panic!("it never came; the pod is {:?}", self.api.get("pods", &key)))
     }
 
     pub fn seconds(&self) -> i64 {
