@@ -15,8 +15,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::Tasks;
+use base::{BackoffPolicy, Tasks};
 use client::{Client, Deletion, Next, Patch, Queue, run_workers};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use meta::{ObjectKey, Status};
@@ -27,6 +28,8 @@ use crate::pod;
 use crate::status::conditions;
 
 const WORKERS: usize = 8;
+/// A status that the API did not take is offered again at least as often as upstream's agent does, whatever the outage.
+const RETRY: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(5), Duration::from_secs(10));
 
 /// The status fields this agent writes; all others are left alone.
 const OWNED: [&str; 16] = [
@@ -84,7 +87,7 @@ pub struct StatusWriter {
 
 impl StatusWriter {
     pub fn start(client: Client, tasks: &Tasks) -> Self {
-        let writer = StatusWriter { client, entries: Arc::default(), queue: Queue::default() };
+        let writer = StatusWriter { client, entries: Arc::default(), queue: Queue::new(RETRY) };
         let syncing = writer.clone();
         run_workers("pod-status", WORKERS, tasks, &writer.queue, move |uid: String| {
             let writer = syncing.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use base::Clock;
@@ -27,6 +28,7 @@ pub struct FakeApi {
     stored: Arc<Mutex<Stored>>,
     events: broadcast::Sender<(String, WatchEvent, Value)>,
     changed: Arc<watch::Sender<u64>>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl FakeApi {
@@ -36,7 +38,13 @@ impl FakeApi {
             stored: Arc::default(),
             events: broadcast::channel(1024).0,
             changed: Arc::new(watch::channel(0).0),
+            deaf: Arc::default(),
         }
+    }
+
+    /// From now on patches fail, or are taken again.
+    pub fn refuse_patches(&self, refuse: bool) {
+        self.deaf.store(refuse, Ordering::Release);
     }
 
     pub fn create_pod(&self, name: &str, mut spec: Value) {
@@ -113,6 +121,9 @@ impl FakeApi {
     }
 
     fn patch(&self, request: &Request, key: &ObjectKey, bytes: &Bytes) -> Result<Response, Status> {
+        if self.deaf.load(Ordering::Acquire) {
+            return Err(Status::internal("patches are refused"));
+        }
         let resource = request.resource.resource.to_string();
         let mut object = self.get(&resource, key).ok_or_else(|| missing(&resource, key))?;
         let patch: Value = serde_json::from_slice(bytes).unwrap();

@@ -186,6 +186,25 @@ async fn a_status_that_somebody_overwrote_is_written_again_and_conditions_of_oth
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_condition_turned_when_it_turned_even_if_the_api_hears_of_it_later() {
+    let node = FakeNode::start().await;
+    node.api.refuse_patches(true);
+    node.create_pod("p", json!({"containers": [{"name": "a", "image": "forever:1"}]}));
+    node.agent.clock.sleep(seconds(60)).await;
+    let mut pod = node.api.get("pods", &ObjectKey::new("n", "p")).unwrap();
+    pod["metadata"]["labels"] = json!({"wakes": "the worker"});
+    node.api.put("pods", pod);
+    node.agent.clock.sleep(seconds(3600)).await;
+    node.api.refuse_patches(false);
+    let back = node.seconds();
+    let pod = node.pod_when("p", ready).await;
+    assert!(node.seconds() - back <= 11, "offered every ten seconds");
+    for condition in pod["status"]["conditions"].as_array().unwrap() {
+        assert_eq!(condition["lastTransitionTime"], "2026-01-01T00:00:00Z", "{condition}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn readiness_turns_with_its_probe() {
     let node = FakeNode::start().await;
     node.runtime.fail_exec(true);
