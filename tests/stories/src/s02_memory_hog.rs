@@ -4,7 +4,7 @@
 //! cgroup versions. `stress` takes it in a child: there the reason is asserted, and the code is what `stress` makes of
 //! its child's death where the kernel kills that one alone.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::harness::Kube;
@@ -37,14 +37,18 @@ spec:
 
 pub fn story(kube: &Kube) -> Result<()> {
     kube.apply(MANIFEST)?;
-    let pod = kube.until("pod hog", 60, |pod| container(pod)["lastState"]["terminated"]["reason"] == "OOMKilled")?;
+    let mut waits = ["10s", "20s", "40s"]
+        .map(|wait| format!("back-off {wait} restarting failed container=hog pod=hog_{}", kube.namespace()))
+        .into_iter()
+        .peekable();
+    // one watch for all of them: none can slip through between two
+    let outcome = kube.until("pod hog", 150, |pod| {
+        waits.next_if(|said| is_waiting(pod, said));
+        waits.peek().is_none()
+    });
+    let pod = outcome.with_context(|| format!("still to come: {:?}", waits.collect::<Vec<_>>()))?;
     let ended = &container(&pod)["lastState"]["terminated"];
-    ensure!(ended["exitCode"] == 137, "exit code is {}", ended["exitCode"]);
-
-    for wait in ["10s", "20s", "40s"] {
-        let said = format!("back-off {wait} restarting failed container=hog pod=hog_{}", kube.namespace());
-        kube.until("pod hog", 90, |pod| waits(pod, &said))?;
-    }
+    ensure!(ended["reason"] == "OOMKilled" && ended["exitCode"] == 137, "it ended with {ended}");
     let described = kube.ok("describe pod hog")?;
     for line in
         ["Last State:     Terminated", "Reason:       OOMKilled", "Exit Code:    137", "Reason:       CrashLoopBackOff"]
@@ -64,7 +68,7 @@ fn container(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]
 }
 
-fn waits(pod: &Value, said: &str) -> bool {
+fn is_waiting(pod: &Value, said: &str) -> bool {
     let waiting = &container(pod)["state"]["waiting"];
     waiting["reason"] == "CrashLoopBackOff"
         && waiting["message"].as_str().is_some_and(|message| message.starts_with(said))
