@@ -112,6 +112,8 @@ fn linux_resources(pod: &Pod, container: &Container, prepared: &Prepared<'_>) ->
     if prepared.cgroup_v2 {
         // One process too many takes the whole container, as it does on v1 by the runtime's wish.
         unified.insert("memory.oom.group".to_string(), "1".to_string());
+        // What is over the limit is not to be had from swap either, on a machine that has some.
+        unified.insert("memory.swap.max".to_string(), "0".to_string());
     }
     LinuxContainerResources {
         cpu_shares: settings.cpu_shares,
@@ -229,6 +231,7 @@ mod tests {
         let resources = made.linux.unwrap().resources.unwrap();
         assert_eq!((resources.memory_limit_in_bytes, resources.cpu_shares), (50 << 20, 2));
         assert_eq!(resources.unified["memory.oom.group"], "1");
+        assert_eq!(resources.unified["memory.swap.max"], "0");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! S-01: nginx and a writer share a volume, an address and, when asked, their processes.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::harness::{Follow, Forward, Kube, get};
 
@@ -46,18 +46,24 @@ pub fn story(kube: &Kube) -> Result<()> {
     processes(kube)
 }
 
-/// Through `port-forward`, the page is a new one after the writer says that it wrote.
+/// Through `port-forward`, the page is a new one after the writer says that it wrote. The log may be behind the page, so
+/// it is followed to a tick that the page did not have yet.
 fn sees_the_page_change(kube: &Kube) -> Result<()> {
     let forward = Forward::start(kube, "pod/pair", 80)?;
     let ticks = Follow::start(kube.command("logs pair -c writer --follow --tail=1"))?;
-    ticks.line(10)?;
     let (status, first) = get(&forward.address, "/")?;
     ensure!(status == 200 && first.contains("tick"), "port-forward answers {status} {first}");
-    ticks.line(10)?;
-    ticks.line(10)?;
+    let before = tick(&first)?;
+    let written = ticks.until(20, |line| tick(line).is_ok_and(|now| now > before))?;
     let (_, second) = get(&forward.address, "/")?;
-    ensure!(first != second, "the page does not change: {second}");
+    ensure!(tick(&second)? >= tick(&written)?, "the writer wrote {written}, yet the page is {second}");
     Ok(())
+}
+
+/// The number that a line of the writer's ends with.
+fn tick(line: &str) -> Result<u64> {
+    let number = line.trim().rsplit("tick ").next().and_then(|number| number.parse().ok());
+    number.with_context(|| format!("no tick in {line:?}"))
 }
 
 fn processes(kube: &Kube) -> Result<()> {
