@@ -65,6 +65,8 @@ const STEPS: &[Step] = &[
     cargo("the binary", &["build", "--package", "coracle"]),
     in_lab("stories that hold", &["stories", "--ledger"]),
     in_lab("every kubectl", &["stories", "--every-kubectl", "s01", "s03"]),
+    in_lab("cgroup v2 alone", &["stories", "--vm", "s01", "s02"]),
+    in_lab("power cuts", &["pull-plug"]),
     in_lab("a public client", &["stories", "--public-client"]),
 ];
 

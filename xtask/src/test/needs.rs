@@ -40,11 +40,14 @@ pub fn install_missing() -> Result<()> {
         println!("missing: {} ({package}), for {reason}", name(proof));
         packages.push(package);
     }
-    // Debian 12 has it in qemu's own packages, later releases in one of its own
-    if paths::find_program("virtiofsd").is_none() && paths::find_program("qemu-system-x86_64").is_some() {
-        packages.push("virtiofsd");
-    }
     packages.dedup();
+    install(&packages)?;
+    // Debian 12 has it in qemu's own packages, which are here by now; later releases in one of its own
+    let file_server = if paths::find_program("virtiofsd").is_none() { &["virtiofsd"][..] } else { &[] };
+    install(file_server)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
@@ -61,7 +64,7 @@ pub fn install_missing() -> Result<()> {
             "install",
         ]);
         // a service that starts by itself would be a server on the machine's own network
-        install.env("RUNLEVEL", "1").args(&packages);
+        install.env("RUNLEVEL", "1").args(packages);
         process::quiet(&mut install)
     })
 }
