@@ -135,7 +135,7 @@ impl Kube {
 
     /// Waits until the object satisfies `holds`, following its watch; returns it as it was then.
     pub fn until(&self, what: &str, within_s: u64, holds: impl FnMut(&Value) -> bool) -> Result<Value> {
-        Watch::start(self.command(&format!("get {what} --watch -o json")))?
+        Watch::start(self.command(&format!("get {} --watch -o json", as_list(what))))?
             .until(within_s, holds)
             .with_context(|| format!("waiting for {what}"))
     }
@@ -200,6 +200,34 @@ fn lab_node_of(words: &[&str]) -> Result<String> {
     Ok(text(&done.stdout))
 }
 
+/// One named object as a list of one. Of a named object `kubectl get --watch` prints what it got, and then keeps the first event
+/// of its watch to itself, which is news if the object changed in between; of a list it prints everything.
+fn as_list(what: &str) -> String {
+    let (kind, rest) = what.split_once([' ', '/']).unwrap_or((what, ""));
+    match rest.split_once(' ').unwrap_or((rest, "")) {
+        (name, _) if name.is_empty() || name.starts_with('-') => what.to_owned(),
+        (name, options) => format!("{kind} --field-selector metadata.name={name} {options}").trim_end().to_owned(),
+    }
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_object_is_watched_as_a_list_of_one() {
+        for (what, list) in [
+            ("pod hog", "pod --field-selector metadata.name=hog"),
+            ("pod/hog -n other", "pod --field-selector metadata.name=hog -n other"),
+            ("serviceaccounts", "serviceaccounts"),
+            ("slices -l a/b=web", "slices -l a/b=web"),
+            ("events --field-selector involvedObject.name=p", "events --field-selector involvedObject.name=p"),
+        ] {
+            assert_eq!(as_list(what), list);
+        }
+    }
 }
