@@ -17,7 +17,7 @@ use crate::https::{Config, TokenSource};
 /// Why a kubeconfig cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a kubeconfig: {reason}")]
     Malformed { path: PathBuf, reason: String },

@@ -128,10 +128,16 @@ impl Joining {
             match call().await {
                 Ok(value) => return Ok(value),
                 Err(status) if self.clock.instant() - started >= JOIN_MAX => {
-                    return Err(status).with_context(|| format!("{what} failed for {} s", JOIN_MAX.as_secs()));
+                    return Err(status).with_context(|| {
+                        let seconds = JOIN_MAX.as_secs();
+                        format!(
+                            "{what} failed for {seconds} s; is {} the API server, and can it be reached from here?",
+                            self.server
+                        )
+                    });
                 }
                 Err(status) => {
-                    tracing::warn!(server = %self.server, error = %status, "{what} failed, will retry");
+                    tracing::warn!(server = %self.server, error = %status, "{what} failed, will retry for up to {} s", JOIN_MAX.as_secs());
                     self.clock.sleep(backoff.next(self.clock.instant())).await;
                 }
             }

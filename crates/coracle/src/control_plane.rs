@@ -63,7 +63,12 @@ pub async fn start(
         .context("cannot open the store")?;
     let encryption = EncryptionKeys::load_or_create(&dir.join("pki/secrets-encryption.key"))?;
     let config = api_config(cluster, machine, &authority, issuer, Arc::new(store), encryption, clock, tasks)?;
-    let server = ApiServer::start(config).await?;
+    let server = ApiServer::start(config).await.with_context(|| {
+        format!(
+            "cannot serve the API on {}; if something else has that address, give another with --listen",
+            cluster.listen
+        )
+    })?;
     server.ready().await;
     let advertised = std::net::SocketAddr::new(machine.address, server.address().port());
     apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised).await?;

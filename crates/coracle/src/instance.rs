@@ -30,7 +30,9 @@ impl Instance {
             .create(data_dir)
             .with_context(|| format!("cannot make {}; run as root or give another --data-dir", data_dir.display()))?;
         let path = lock_path(data_dir);
-        let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o644).open(&path)?;
+        let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o644).open(&path);
+        let file = file
+            .with_context(|| format!("cannot write to {}; run as root or give another --data-dir", path.display()))?;
         let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
             bail!("Coracle runs on {} already; stop it with `coracle down` first", data_dir.display());
         };

@@ -30,7 +30,10 @@ fn main() -> ExitCode {
     runtime::reexec();
     dns::reexec();
     let command = parse();
-    base::logging::init();
+    match command {
+        Command::Up(_) | Command::Server(_) | Command::Agent(_) => base::logging::init(),
+        _ => base::logging::init_brief(),
+    }
     // Only the first provider counts; a second call has nothing to add.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let outcome = match command {

@@ -43,6 +43,8 @@ pub fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
 
 pub fn up(arguments: &UpArguments) -> Result<()> {
     let (cluster, machine) = (Cluster::new(&arguments.control_plane)?, Machine::new(&arguments.node)?);
+    token::checked(arguments.node.token.as_deref())?;
+    be_root("up")?;
     if arguments.detach {
         return detach(&machine);
     }
@@ -75,6 +77,7 @@ pub fn server(arguments: &ServerArguments) -> Result<()> {
             bail!("--without {part}: there is no such part; choose from scheduler, controllers");
         }
     }
+    token::checked(arguments.node.token.as_deref())?;
     let _instance = Instance::take(&machine.data_dir)?;
     block_on(async move {
         let (clock, tasks) = (Clock::system(), Tasks::root());
@@ -90,6 +93,7 @@ pub fn server(arguments: &ServerArguments) -> Result<()> {
 pub fn agent(arguments: &AgentArguments) -> Result<()> {
     let (clock, tasks) = (Clock::system(), Tasks::root());
     let joining = Joining::new(arguments, &clock, &tasks)?;
+    be_root("agent")?;
     let _instance = Instance::take(&joining.machine().data_dir)?;
     block_on(async move {
         let joined = tokio::select! {
@@ -104,6 +108,14 @@ pub fn agent(arguments: &AgentArguments) -> Result<()> {
         stop_signal().await;
         wind_down(&tasks).await
     })
+}
+
+/// Nodes make namespaces, links and control groups.
+fn be_root(command: &str) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("a node runs containers, which needs root: run `sudo coracle {command}`");
+    }
+    Ok(())
 }
 
 /// The node of the control plane's own machine.
@@ -148,8 +160,10 @@ async fn wind_down(tasks: &Tasks) -> Result<()> {
 
 /// Starts this very command again without `--detach`, in the background, and waits for its word.
 fn detach(machine: &Machine) -> Result<()> {
-    std::fs::create_dir_all(&machine.data_dir)?;
+    // Looked at here too, because here is who can say so.
+    drop(Instance::take(&machine.data_dir)?);
     let log = machine.data_dir.join("coracle.log");
+    let said_before = std::fs::metadata(&log).map_or(0, |log| log.len());
     let output = OpenOptions::new().create(true).append(true).open(&log).context("cannot write the log")?;
     let (mut reading, writing) = std::io::pipe()?;
     fcntl(&writing, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot hand on a pipe")?;
@@ -158,12 +172,14 @@ fn detach(machine: &Machine) -> Result<()> {
     let mut command = std::process::Command::new(own);
     command.args(arguments).env(READY_VARIABLE, writing.as_raw_fd().to_string());
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
-    let child = command.spawn().context("cannot start the cluster")?;
+    let mut child = command.spawn().context("cannot start the cluster")?;
     drop(writing);
     // Not to the end of the pipe: the word may come before everybody has let go of it.
     let mut word = [0; READY_WORD.len()];
     if reading.read_exact(&mut word).is_err() || word != READY_WORD {
-        bail!("the cluster did not start; this is the end of {}:\n{}", log.display(), last_lines(&log));
+        // It lets go of the pipe before it says why.
+        child.wait().context("cannot wait for the cluster's end")?;
+        bail!("the cluster did not start; this is the end of {}:\n{}", log.display(), last_lines(&log, said_before));
     }
     println!("The cluster is ready (process {}).", child.id());
     println!("  export KUBECONFIG={}", admin_kubeconfig(&machine.data_dir).display());
@@ -183,10 +199,10 @@ fn inherited_pipe() -> Result<ReadyPipe> {
     Ok(ReadyPipe(pipe))
 }
 
-/// What the process that failed had to say.
-fn last_lines(log: &Path) -> String {
+/// What the process that failed had to say, in a log that may hold what others said before.
+fn last_lines(log: &Path, said_before: u64) -> String {
     let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let text = String::from_utf8_lossy(text.get(usize::try_from(said_before).unwrap_or(0)..).unwrap_or_default());
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(SHOWN_LINES_MAX)..].join("\n")
 }

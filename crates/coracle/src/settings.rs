@@ -14,6 +14,9 @@ pub const PREFIX: &str = "coracle";
 /// Upstream's namespaces and addresses that clients may rely on.
 pub const CLUSTER_NAME: &str = "coracle";
 
+/// The cluster's DNS has the tenth address of the service range, as usual.
+const DNS_INDEX: u32 = 10;
+
 /// The cluster, as its control plane sees it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -37,11 +40,26 @@ pub struct Machine {
 impl Cluster {
     pub fn new(arguments: &ControlPlaneArguments) -> Result<Self> {
         let service_cidrs = ranges("--service-cidr", &arguments.service_cidr)?;
+        let pod_cidrs = ranges("--pod-cidr", &arguments.pod_cidr)?;
         let primary = service_cidrs.first().context("--service-cidr is empty: give a range such as 10.43.0.0/16")?;
+        for service in &service_cidrs {
+            if let Some(pod) = pod_cidrs.iter().find(|pod| pod.contains(service) || service.contains(*pod)) {
+                bail!("--service-cidr {service} and --pod-cidr {pod} overlap: give ranges that do not");
+            }
+        }
+        let dns = arguments.cluster_dns.unwrap_or_else(|| nth(primary, DNS_INDEX));
+        if !service_cidrs.iter().any(|range| range.contains(&dns)) {
+            bail!(
+                "the DNS address {dns} is not in --service-cidr {primary}: give a larger range or another --cluster-dns"
+            );
+        }
+        if let Some(error) = meta::name::dns1123_subdomain(&arguments.cluster_domain).first() {
+            bail!("--cluster-domain {:?}: {error}", arguments.cluster_domain);
+        }
         Ok(Cluster {
             listen: arguments.listen,
-            dns: arguments.cluster_dns.unwrap_or_else(|| nth(primary, 10)),
-            pod_cidrs: ranges("--pod-cidr", &arguments.pod_cidr)?,
+            dns,
+            pod_cidrs,
             domain: arguments.cluster_domain.clone(),
             service_cidrs,
         })
@@ -68,11 +86,14 @@ impl Machine {
         if let Some(error) = meta::name::dns1123_subdomain(&name).first() {
             bail!("{name:?} cannot be a node's name: {error}; give another with --node-name");
         }
+        if !arguments.cgroup_parent.starts_with('/') {
+            bail!("--cgroup-parent {:?} has to start with a slash: /pods, or / for the top", arguments.cgroup_parent);
+        }
         let data_dir = std::path::absolute(&arguments.data.data_dir)?;
         Ok(Machine {
             data_dir,
             name,
-            address: arguments.node_ip.map_or_else(own_address, Ok)?,
+            address: arguments.node_ip.map_or_else(own_address, checked_address)?,
             cgroup_parent: arguments.cgroup_parent.clone(),
             registries: registries(&arguments.registry_mirror)?,
         })
@@ -112,6 +133,17 @@ fn own_address() -> Result<IpAddr> {
     Ok(routed.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip()))
 }
 
+/// An address that was given has to be one of this machine's.
+fn checked_address(address: IpAddr) -> Result<IpAddr> {
+    if address.is_unspecified() || address.is_multicast() {
+        bail!("--node-ip {address} is not one machine's address: give one that `ip address` shows");
+    }
+    match UdpSocket::bind((address, 0)) {
+        Ok(_socket) => Ok(address),
+        Err(error) => bail!("--node-ip {address} is not this machine's ({error}): give one that `ip address` shows"),
+    }
+}
+
 fn registries(mirrors: &[String]) -> Result<Registries> {
     let mut registries = Registries::default();
     for text in mirrors {
@@ -138,6 +170,31 @@ mod tests {
         let range: IpNet = "10.43.0.0/16".parse().unwrap();
         assert_eq!(nth(&range, 10).to_string(), "10.43.0.10");
         assert_eq!(nth(&"fd00::/112".parse().unwrap(), 1).to_string(), "fd00::1");
+    }
+
+    #[test]
+    fn ranges_that_cannot_work_are_refused_with_advice() {
+        let refused = |service: &str, pod: &str, domain: &str| {
+            let arguments = ControlPlaneArguments {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                service_cidr: vec![service.into()],
+                pod_cidr: vec![pod.into()],
+                cluster_dns: None,
+                cluster_domain: domain.into(),
+            };
+            Cluster::new(&arguments).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused("10.43.0.0/16", "10.42.0.0/16", "cluster.local"), "");
+        assert!(refused("10.42.8.0/24", "10.42.0.0/16", "cluster.local").contains("overlap"));
+        assert!(refused("10.43.0.0/30", "10.42.0.0/16", "cluster.local").contains("larger range"));
+        assert!(refused("10.43.0.0/16", "10.42.0.0/16", "Not A Domain").contains("--cluster-domain"));
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_refused() {
+        assert!(checked_address([127, 0, 0, 1].into()).is_ok());
+        assert!(checked_address([203, 0, 113, 77].into()).unwrap_err().to_string().contains("not this machine's"));
+        assert!(checked_address([0, 0, 0, 0].into()).is_err());
     }
 
     #[test]

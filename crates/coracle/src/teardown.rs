@@ -32,22 +32,38 @@ const WIND_DOWN_S_MAX: i64 = 20;
 
 pub fn down(arguments: &DataArguments) -> Result<()> {
     let dir = std::path::absolute(&arguments.data_dir)?;
-    stop_process(&dir)?;
+    take_down(&dir)?;
+    if dir.exists() {
+        println!(
+            "Coracle is down; its data is in {}. `coracle up` starts it again, `coracle uninstall` removes it.",
+            dir.display()
+        );
+    } else {
+        println!("There is nothing of Coracle in {}.", dir.display());
+    }
+    Ok(())
+}
+
+fn take_down(dir: &Path) -> Result<()> {
+    stop_process(dir)?;
     if !dir.exists() {
         return Ok(());
     }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("only root can end containers and remove what they leave: run it with sudo");
+    }
     let threads = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let traces = Traces::read(&dir)?;
+    let traces = Traces::read(dir)?;
     let mut troubles = Vec::new();
     let mut step = |what: &str, outcome: Result<()>| {
         if let Err(error) = outcome {
             troubles.push(format!("{what}: {error:#}"));
         }
     };
-    let resolver = threads.block_on(dns::end(&node::resolver_socket(&dir)));
+    let resolver = threads.block_on(dns::end(&node::resolver_socket(dir)));
     step("ending the resolver", resolver.map_err(Into::into));
-    step("ending containers", threads.block_on(end_containers(&dir)));
-    step("unmounting volumes", unmount_below(&dir));
+    step("ending containers", threads.block_on(end_containers(dir)));
+    step("unmounting volumes", unmount_below(dir));
     step("removing network devices and rules", remove_network(&traces));
     step("removing control groups", remove_cgroups(&traces));
     if troubles.is_empty() {
@@ -60,9 +76,9 @@ pub fn down(arguments: &DataArguments) -> Result<()> {
 pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
     let dir = std::path::absolute(&arguments.data.data_dir)?;
     if !arguments.yes && !confirmed(&dir)? {
-        bail!("nothing was removed");
+        bail!("nothing was removed; answer yes, or give --yes");
     }
-    down(&arguments.data)?;
+    take_down(&dir)?;
     let traces = Traces::read(&dir)?;
     for folder in traces.log_dir.iter().chain([&dir]) {
         match std::fs::remove_dir_all(folder) {
@@ -72,6 +88,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
             _ => {}
         }
     }
+    println!("Nothing of Coracle is left in {}.", dir.display());
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base::{Clock, Timestamp};
 use client::https::HttpsDoor;
 use client::{Client, kubeconfig};
@@ -20,12 +20,18 @@ use crate::{identity, run};
 /// How long a token lasts that `coracle token` makes; kubeadm's default.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
+/// The token that was given, if one was; refused before anything is started.
+pub fn checked(token: Option<&str>) -> Result<Option<BootstrapToken>> {
+    let Some(text) = token else { return Ok(None) };
+    let token = BootstrapToken::parse(text);
+    token.map(Some).context(
+        "--token has to look like abcdef.0123456789abcdef: six lower case letters or digits, a dot, sixteen more",
+    )
+}
+
 /// Has the cluster accept `token`, if one was given. It has no end.
 pub async fn provide(plane: &ControlPlane, token: Option<&str>) -> Result<()> {
-    let Some(text) = token else { return Ok(()) };
-    let token = BootstrapToken::parse(text).with_context(
-        || "--token has to look like abcdef.0123456789abcdef: six letters or digits, a dot, sixteen more",
-    )?;
+    let Some(token) = checked(token)? else { return Ok(()) };
     let client = Client::new(plane.server.door(identity::administrator()));
     match client.create_object(&secrets(), secret(&token, None)).await {
         Err(status) if !status.is_already_exists() => Err(status).context("cannot store the join token"),
@@ -35,13 +41,19 @@ pub async fn provide(plane: &ControlPlane, token: Option<&str>) -> Result<()> {
 
 /// Makes one and says how to join with it.
 pub fn token(arguments: &DataArguments) -> Result<()> {
-    let path = admin_kubeconfig(&std::path::absolute(&arguments.data_dir)?);
+    let dir = std::path::absolute(&arguments.data_dir)?;
+    let path = admin_kubeconfig(&dir);
+    if !path.try_exists().unwrap_or(true) {
+        bail!("no cluster was started on {}; run this on the server, with its --data-dir", dir.display());
+    }
     run::block_on(async move {
         let config = kubeconfig::read(&path, "coracle")
-            .context("cannot reach the cluster; run this on the server, as root, with its --data-dir")?;
+            .context("cannot use the administrator's kubeconfig; run this as root")?;
         let client = Client::new(Arc::new(HttpsDoor::new(config)));
         let description = client.get_object(&cluster_info::config_maps(), &cluster_info::description()).await;
-        let description = description.context("cannot read what the cluster tells joining machines; is it running?")?;
+        let description = description.with_context(|| {
+            format!("the cluster does not answer; start it with `coracle up` (`coracle status --data-dir {}` tells whether it runs)", dir.display())
+        })?;
         let server = cluster_info::server_of(&description).context("cluster-info names no server")?;
         let token = BootstrapToken::generate();
         let expires = Clock::system().now() + LIFE;

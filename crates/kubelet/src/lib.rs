@@ -68,7 +68,7 @@ use volumes::tokens::Tokens;
 pub enum StartError {
     #[error("the container runtime does not answer: {0}")]
     Runtime(#[from] cri::Error),
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io { what: &'static str, source: std::io::Error },
     #[error("the node API cannot be served: {0}")]
     Tls(#[from] rustls::Error),

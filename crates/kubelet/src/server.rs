@@ -59,7 +59,9 @@ pub async fn start(agent: Arc<Agent>) -> Result<u16, StartError> {
     let (Some(address), Some(serving)) = (agent.config.listen, agent.config.serving.clone()) else { return Ok(0) };
     let tls = TlsAcceptor::from(Arc::new(tls(serving)?));
     let io = |what| move |source| StartError::Io { what, source };
-    let listener = TcpListener::bind(address).await.map_err(io("the node API cannot listen"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(io("the node API cannot have its port 10250; end what has it, such as another kubelet"))?;
     let port = listener.local_addr().map_err(io("the node API has no address"))?.port();
     let server = Arc::new(Server { agent: agent.clone(), tls, answers: Answers::default() });
     agent.tasks.spawn("node-api", server.accept(listener));

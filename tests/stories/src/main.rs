@@ -13,6 +13,7 @@
 mod b01_bad_requests;
 mod b02_hostile_images;
 mod b03_nothing_is_left;
+mod b04_commands_refused;
 mod harness;
 mod s01_two_containers_share_a_pod;
 mod s02_memory_hog;
@@ -59,6 +60,7 @@ const STORIES: &[Story] = &[
     Story::new("b01_bad_requests", b01_bad_requests::story),
     Story::new("b02_hostile_images", b02_hostile_images::story),
     Story::new("b03_nothing_is_left", b03_nothing_is_left::story).alone(),
+    Story::new("b04_commands_refused", b04_commands_refused::story),
 ];
 
 fn main() -> ExitCode {

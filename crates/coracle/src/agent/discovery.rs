@@ -13,7 +13,10 @@ use crate::cluster_info;
 pub async fn look_up(client: &Client, token: &BootstrapToken) -> Result<Object, Status> {
     let description = client.get_object(&cluster_info::config_maps(), &cluster_info::description()).await?;
     if description.str_at(&["data", &format!("jws-kubeconfig-{}", token.id)]).is_empty() {
-        let why = format!("the cluster does not know the token {} (yet, or any more)", token.id);
+        let why = format!(
+            "the cluster does not know the token {} (yet, or any more: `coracle token` on the server makes a new one)",
+            token.id
+        );
         return Err(Status::unavailable(why));
     }
     Ok(description)
