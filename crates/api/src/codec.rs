@@ -2,8 +2,8 @@
 //!
 //! Ways in: [`decode`] takes bytes whose kind they tell themselves; [`read_json`] and [`conform`] read untyped input strictly
 //! against a schema. Ways out: [`json`] and [`proto`] write a tree; [`serve_json`] and [`serve_proto`] make the form that
-//! clients get straight from stored bytes, without a tree, filling the revision in. Lists and watch frames are put together
-//! from those forms in [`stream`]. CBOR is not spoken yet.
+//! clients get straight from stored bytes, without a tree, filling the revision in. The API server puts lists and watch frames
+//! together around those forms with [`wire`] and [`envelope`]. CBOR is not spoken yet.
 
 use bytes::Bytes;
 use meta::{GroupVersion, GroupVersionKind, Media, Object, Status};
@@ -14,12 +14,11 @@ use wire::{Payload, Reader, WireError};
 
 pub mod conform;
 pub mod duration;
-mod envelope;
+pub mod envelope;
 mod json_write;
 mod proto_read;
 mod proto_write;
 pub mod sink;
-pub mod stream;
 pub mod wire;
 pub mod yaml;
 

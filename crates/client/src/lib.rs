@@ -2,7 +2,7 @@
 //! controller engine, and the event recorder.
 //!
 //! A component never knows whether it runs inside the server or across the network. In process the door enters the server's
-//! chain right after authentication and hands out shared encoded objects; over HTTPS the same objects arrive as protobuf.
+//! chain right after authentication and hands out shared encoded objects; over HTTPS the same objects arrive as JSON.
 //! Whoever needs fields decodes a typed view, which lives as long as the handler that asked for it; caches keep projections.
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! The protobuf envelope: `k8s\0` and a message with the object's `apiVersion` and `kind` around the object's own message.
 
-use super::wire::{Payload, Reader, WireError, put_bytes, put_message};
+use super::wire::{Payload, Reader, WireError, put_bytes, put_head};
 
 const MAGIC: &[u8] = b"k8s\0";
 
@@ -42,21 +42,26 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// What precedes `raw_length` bytes of message in an envelope; [`TAIL`] follows them.
+pub fn head(api_version: &str, kind: &str, raw_length: u64) -> Vec<u8> {
+    let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
+    put_bytes(&mut type_meta, 1, api_version.as_bytes());
+    put_bytes(&mut type_meta, 2, kind.as_bytes());
+    let mut out = Vec::with_capacity(type_meta.len() + 16);
+    out.extend_from_slice(MAGIC);
+    put_bytes(&mut out, 1, &type_meta);
+    put_head(&mut out, 2, raw_length);
+    out
+}
+
+/// The end of an envelope: no encoding, no content type.
+pub const TAIL: &[u8] = &[0x1a, 0, 0x22, 0];
+
 /// An envelope around a message.
 pub fn write(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len() + api_version.len() + kind.len() + 24);
-    out.extend_from_slice(MAGIC);
-    let type_meta = put_message(&mut out, 1, |out| {
-        put_bytes(out, 1, api_version.as_bytes());
-        put_bytes(out, 2, kind.as_bytes());
-        Ok::<(), std::convert::Infallible>(())
-    });
-    match type_meta {
-        Ok(()) => {}
-        Err(never) => match never {},
-    }
-    put_bytes(&mut out, 2, raw);
-    put_bytes(&mut out, 3, b"");
-    put_bytes(&mut out, 4, b"");
+    let mut out = head(api_version, kind, raw.len() as u64);
+    out.reserve_exact(raw.len() + TAIL.len());
+    out.extend_from_slice(raw);
+    out.extend_from_slice(TAIL);
     out
 }

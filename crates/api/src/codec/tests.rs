@@ -175,29 +175,6 @@ fn the_revision_is_filled_in_on_the_way_out() {
 }
 
 #[test]
-fn lists_are_put_together_from_encoded_items() {
-    let gvk = GroupVersionKind::new("", "v1", "ConfigMap");
-    let kind = crate::builtin().by_gvk(&gvk).unwrap().clone();
-    let one = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
-    let stored = proto(&kind.schema, &Object::from_value(one).unwrap()).unwrap();
-    let head = stream::ListHead { resource_version: "7", continue_token: "", remaining: Some(2) };
-    let text = serve_json(&kind.schema, &stored, "3").unwrap();
-    let list = stream::list(&kind, Media::Json, head, [text.as_ref(), text.as_ref()].into_iter()).unwrap();
-    assert_eq!(
-        std::str::from_utf8(&list).unwrap(),
-        r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7","remainingItemCount":2},"items":[{"metadata":{"name":"a","resourceVersion":"3"}},{"metadata":{"name":"a","resourceVersion":"3"}}]}"#
-    );
-    let wire = stream::list(&kind, Media::Protobuf, head, [stored.as_slice()].into_iter()).unwrap();
-    let list = read_proto(&wire).unwrap();
-    assert_eq!(list.get(&["metadata"]), Some(&json!({"resourceVersion": "7", "remainingItemCount": 2})));
-    assert_eq!(list.list_at(&["items"]).len(), 1);
-    let (metadata, items) = stream::read_proto_list(&wire).unwrap();
-    assert_eq!((metadata["resourceVersion"].as_str(), items), (Some("7"), vec![stored.clone()]));
-    let frame = stream::watch_frame(Media::Protobuf, "ADDED", &stored);
-    assert_eq!(stream::read_watch_frame(&frame[4..]).unwrap(), ("ADDED", stored.as_slice()));
-}
-
-#[test]
 fn hostile_protobuf_is_an_error_and_never_a_panic() {
     let schema = pod_schema();
     for fixture in fixtures().iter().filter(|fixture| fixture.gvk.kind.as_ref() == "Pod") {

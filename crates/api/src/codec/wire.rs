@@ -139,9 +139,19 @@ pub fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: u8) {
     put_varint(out, u64::from(number) << 3 | u64::from(wire_type));
 }
 
-pub fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+/// How many bytes [`put_varint`] writes.
+pub fn varint_length(value: u64) -> u64 {
+    u64::from((64 - (value | 1).leading_zeros()).div_ceil(7))
+}
+
+/// The tag and length of a length-delimited field whose content follows.
+pub fn put_head(out: &mut Vec<u8>, number: u32, length: u64) {
     put_tag(out, number, 2);
-    put_varint(out, bytes.len() as u64);
+    put_varint(out, length);
+}
+
+pub fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    put_head(out, number, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
@@ -169,4 +179,19 @@ pub fn put_message<E>(
     put_varint(&mut prefix, length as u64);
     out.splice(length_at..=length_at, prefix);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varint_lengths_are_what_is_written() {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u64::MAX] {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!(out.len() as u64, varint_length(value), "{value}");
+            assert_eq!(Reader::new(&out, 0).varint(), Ok(value));
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Lists, as slices: a head, then each item's shared bytes with what goes between them.
 
+use api::codec::envelope;
+use api::codec::wire::{put_bytes, put_head, put_int, varint_length};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::protobuf::{ENVELOPE_TAIL, envelope_head, field_head, open_envelope, text_field, varint, varint_length};
+use super::protobuf::open_envelope;
 
 /// What a list says besides its items.
 #[derive(Clone, Debug, Default)]
@@ -39,12 +41,11 @@ impl ListHead<'_> {
 
     fn protobuf_metadata(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        text_field(&mut out, 1, "");
-        text_field(&mut out, 2, &self.revision_text());
-        text_field(&mut out, 3, self.continue_token);
+        put_bytes(&mut out, 1, b"");
+        put_bytes(&mut out, 2, self.revision_text().as_bytes());
+        put_bytes(&mut out, 3, self.continue_token.as_bytes());
         if let Some(remaining) = self.remaining {
-            varint(&mut out, 4 << 3);
-            varint(&mut out, remaining);
+            put_int(&mut out, 4, i64::try_from(remaining).unwrap_or(i64::MAX));
         }
         out
     }
@@ -86,17 +87,17 @@ pub fn protobuf(head: &ListHead<'_>, items: impl Iterator<Item = Bytes>) -> Opti
     let metadata = head.protobuf_metadata();
     let framed = |length: u64| 1 + varint_length(length) + length;
     let total = framed(metadata.len() as u64) + messages.iter().map(|item| framed(item.len() as u64)).sum::<u64>();
-    let mut opening = envelope_head(head.api_version, head.kind, total);
-    field_head(&mut opening, 1, metadata.len() as u64);
+    let mut opening = envelope::head(head.api_version, head.kind, total);
+    put_head(&mut opening, 1, metadata.len() as u64);
     opening.extend_from_slice(&metadata);
     let mut slices = vec![Bytes::from(opening)];
     for message in messages {
         let mut item_head = Vec::with_capacity(6);
-        field_head(&mut item_head, 2, message.len() as u64);
+        put_head(&mut item_head, 2, message.len() as u64);
         slices.push(item_head.into());
         slices.push(message);
     }
-    slices.push(Bytes::from_static(ENVELOPE_TAIL));
+    slices.push(Bytes::from_static(envelope::TAIL));
     Some(slices)
 }
 
@@ -133,11 +134,11 @@ mod tests {
 
     #[test]
     fn protobuf_lists_carry_bare_messages_and_exact_lengths() {
-        let mut item = envelope_head("v1", "Pod", 200);
+        let mut item = envelope::head("v1", "Pod", 200);
         item.extend(vec![9; 200]);
         let item = Bytes::from(item);
         let list = Bytes::from(joined(protobuf(&head(), [item.clone(), item].into_iter()).unwrap()));
-        assert!(list.ends_with(ENVELOPE_TAIL));
+        assert!(list.ends_with(envelope::TAIL));
         let message = open_envelope(&list).unwrap();
         assert_eq!(&message[..2], [0x0a, 2 + 3 + 4 + 2]);
         assert_eq!(message.len(), 2 + 11 + 2 * (1 + 2 + 200));

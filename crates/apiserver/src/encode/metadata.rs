@@ -1,10 +1,11 @@
 //! `PartialObjectMetadata`: an object without everything that is its kind's.
 
+use api::codec::envelope;
 use bytes::Bytes;
 use meta::{Object, Status};
 use serde_json::{Map, Value};
 
-use super::protobuf::{ENVELOPE_TAIL, envelope_head, field_slice, open_envelope};
+use super::protobuf::{field_slice, open_envelope};
 
 const KIND: &str = "PartialObjectMetadata";
 
@@ -18,11 +19,8 @@ pub fn json(object: &Object, meta_version: &str) -> Value {
 }
 
 /// The envelope of an object's metadata, cut out of the object's own: metadata is field 1 of every kind.
-pub fn protobuf(envelope: &Bytes, meta_version: &str) -> Result<Bytes, Status> {
-    let message = open_envelope(envelope).ok_or_else(|| Status::internal("an item is no protobuf"))?;
+pub fn protobuf(object: &Bytes, meta_version: &str) -> Result<Bytes, Status> {
+    let message = open_envelope(object).ok_or_else(|| Status::internal("an item is no protobuf"))?;
     let metadata = field_slice(&message, 1).unwrap_or_default();
-    let mut out = envelope_head(meta_version, KIND, metadata.len() as u64);
-    out.extend_from_slice(&metadata);
-    out.extend_from_slice(ENVELOPE_TAIL);
-    Ok(out.into())
+    Ok(envelope::write(meta_version, KIND, &metadata).into())
 }

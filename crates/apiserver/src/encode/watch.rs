@@ -2,9 +2,8 @@
 //!
 //! JSON frames are lines; protobuf frames are preceded by their length in four bytes, big end first.
 
+use api::codec::wire::{put_bytes, put_head, varint_length};
 use bytes::Bytes;
-
-use super::protobuf::{field_head, text_field, varint_length};
 
 /// The type of an event as the wire names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +50,9 @@ pub fn protobuf(kind: EventType, envelope: Bytes) -> [Bytes; 2] {
     let total = 2 + name.len() as u64 + 1 + varint_length(raw) + raw;
     let mut head = Vec::with_capacity(32);
     head.extend_from_slice(&u32::try_from(total).unwrap_or(u32::MAX).to_be_bytes());
-    text_field(&mut head, 1, name);
-    field_head(&mut head, 2, raw);
-    field_head(&mut head, 1, envelope.len() as u64);
+    put_bytes(&mut head, 1, name.as_bytes());
+    put_head(&mut head, 2, raw);
+    put_head(&mut head, 1, envelope.len() as u64);
     [head.into(), envelope]
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use api::Kind;
+use api::codec::envelope;
+use api::codec::wire::put_bytes;
 use base::Clock;
 use base::tasks::CancellationToken;
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use serde_json::json;
 
 use super::answer::View;
 use super::watch::{self, EventType};
-use super::{protobuf, status, table};
+use super::{status, table};
 use crate::http::Body;
 use crate::http::body::StreamError;
 use crate::negotiate::{Accepted, Format, Shape};
@@ -136,21 +138,16 @@ impl Framer {
 /// An envelope around `metadata { 6: resourceVersion, 12: annotations }`.
 fn bookmark_protobuf(kind: &str, api_version: &str, revision: u64, initial_events_end: bool) -> Bytes {
     let mut metadata = Vec::new();
-    protobuf::text_field(&mut metadata, 6, &revision.to_string());
+    put_bytes(&mut metadata, 6, revision.to_string().as_bytes());
     if initial_events_end {
         let mut annotation = Vec::new();
-        protobuf::text_field(&mut annotation, 1, "k8s.io/initial-events-end");
-        protobuf::text_field(&mut annotation, 2, "true");
-        protobuf::field_head(&mut metadata, 12, annotation.len() as u64);
-        metadata.extend_from_slice(&annotation);
+        put_bytes(&mut annotation, 1, b"k8s.io/initial-events-end");
+        put_bytes(&mut annotation, 2, b"true");
+        put_bytes(&mut metadata, 12, &annotation);
     }
     let mut message = Vec::new();
-    protobuf::field_head(&mut message, 1, metadata.len() as u64);
-    message.extend_from_slice(&metadata);
-    let mut out = protobuf::envelope_head(api_version, kind, message.len() as u64);
-    out.extend_from_slice(&message);
-    out.extend_from_slice(protobuf::ENVELOPE_TAIL);
-    out.into()
+    put_bytes(&mut message, 1, &metadata);
+    envelope::write(api_version, kind, &message).into()
 }
 
 /// One piece of a few; the usual answer has one big slice and a line end, which is cut off again.
