@@ -30,7 +30,7 @@ pub struct Requester {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Addresses and ports that must be unique in the cluster. Implemented by the API server.
+/// Addresses and ports that must be unique in the cluster, as one write sees them. Implemented by the API server.
 #[async_trait]
 pub trait Allocators: Send + Sync {
     /// The families of the cluster's service ranges, the primary one first.
@@ -48,14 +48,7 @@ pub enum IpFamily {
     V6,
 }
 
-/// What a write took and what it no longer needs. The registry gives `taken` back when the write fails and `dropped` when it
-/// succeeds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
-    pub taken: Vec<Claim>,
-    pub dropped: Vec<Claim>,
-}
-
+/// What an object holds of the [`Allocators`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     ServiceAddress(IpAddr),
@@ -95,15 +88,18 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
-    /// Takes cluster-wide addresses and ports and writes them into the object. `new` is none on delete, where the claims of
-    /// `old` are all dropped.
+    /// Takes cluster-wide addresses and ports and writes them into `new`; answers what `old` held and the object no longer needs,
+    /// which is all of it on delete, where `new` is none.
+    ///
+    /// A strategy that fails half-way has nothing to undo: `allocators` are made for one write, remember what was taken of them
+    /// and give it back unless the write is done. What is no longer needed is freed only then.
     async fn allocate(
         &self,
         _allocators: &dyn Allocators,
         _new: Option<&mut Object>,
         _old: Option<&Object>,
-    ) -> Result<Claims, Status> {
-        Ok(Claims::default())
+    ) -> Result<Vec<Claim>, Status> {
+        Ok(Vec::new())
     }
 
     /// The rules of the kind beyond those of metadata; all broken ones at once.

@@ -13,7 +13,7 @@ use super::rules::{self, Errors, stem};
 use super::tree::{Read, Write};
 use super::workload_columns::string;
 use crate::columns::{Column, age_column, name_column};
-use crate::strategy::{Allocators, Claim, Claims, IpFamily, Request, Strategy, keep_other_half};
+use crate::strategy::{Allocators, Claim, IpFamily, Request, Strategy, keep_other_half};
 
 pub struct Service;
 
@@ -93,16 +93,11 @@ impl Strategy for Service {
         allocators: &dyn Allocators,
         new: Option<&mut Object>,
         old: Option<&Object>,
-    ) -> Result<Claims, Status> {
-        let mut claims = Claims::default();
-        if let Some(new) = new {
-            allocate_addresses(allocators, new, old, &mut claims).await?;
-            allocate_ports(allocators, new, old, &mut claims).await?;
-            claims.dropped = no_longer_needed(Some(new), old);
-        } else {
-            claims.dropped = no_longer_needed(None, old);
-        }
-        Ok(claims)
+    ) -> Result<Vec<Claim>, Status> {
+        let Some(new) = new else { return Ok(no_longer_needed(None, old)) };
+        allocate_addresses(allocators, new, old).await?;
+        allocate_ports(allocators, new, old).await?;
+        Ok(no_longer_needed(Some(new), old))
     }
 
     fn has_generation(&self) -> bool {
@@ -264,12 +259,7 @@ fn refuse(service: &Object, error: FieldError) -> Status {
     Status::invalid(&GroupKind::new("", "Service"), service.name(), &[error])
 }
 
-async fn allocate_addresses(
-    allocators: &dyn Allocators,
-    new: &mut Object,
-    old: Option<&Object>,
-    claims: &mut Claims,
-) -> Result<(), Status> {
+async fn allocate_addresses(allocators: &dyn Allocators, new: &mut Object, old: Option<&Object>) -> Result<(), Status> {
     if kind(new) == "ExternalName" {
         return Ok(());
     }
@@ -294,7 +284,6 @@ async fn allocate_addresses(
             let value = shown.map_or_else(|| json!([]), |address| json!([address]));
             refuse(new, FieldError::invalid(&FieldPath::new("spec").child("clusterIPs"), value, why))
         })?;
-        claims.taken.push(Claim::ServiceAddress(address));
         given.push(address.to_string());
     }
     new.set(&["spec", "clusterIP"], given.first().cloned().unwrap_or_default());
@@ -302,12 +291,7 @@ async fn allocate_addresses(
     Ok(())
 }
 
-async fn allocate_ports(
-    allocators: &dyn Allocators,
-    new: &mut Object,
-    old: Option<&Object>,
-    claims: &mut Claims,
-) -> Result<(), Status> {
+async fn allocate_ports(allocators: &dyn Allocators, new: &mut Object, old: Option<&Object>) -> Result<(), Status> {
     if !uses_node_ports(new) {
         return Ok(());
     }
@@ -325,7 +309,6 @@ async fn allocate_ports(
             let path = FieldPath::new("spec").child("ports").index(index).child("nodePort");
             refuse(new, FieldError::invalid(&path, wanted.unwrap_or(0), why))
         })?;
-        claims.taken.push(Claim::NodePort(number));
         own.push(number);
         port.put("nodePort", number);
     }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Kind;
-use api::strategy::Claims;
 use client::door::DeleteOptions;
 use meta::status::StatusDetails;
 use meta::{Object, Status};
@@ -101,7 +100,7 @@ impl Registry {
         old: &Object,
     ) -> Result<Written<Outcome>, Status> {
         let allocation = self.allocation();
-        let Claims { dropped, .. } = row.strategy.allocate(&allocation, None, Some(old)).await?;
+        let dropped = row.strategy.allocate(&allocation, None, Some(old)).await?;
         allocation.drop_all(&dropped);
         let write = Write { row, key: &current.key, expect: current.revision, along: self.along(&allocation)? };
         Ok(match self.remove(write).await? {
@@ -121,7 +120,7 @@ impl Registry {
         last: &mut Object,
     ) -> Result<Written<Outcome>, Status> {
         let allocation = self.allocation();
-        let Claims { dropped, .. } = row.strategy.allocate(&allocation, None, Some(&*last)).await?;
+        let dropped = row.strategy.allocate(&allocation, None, Some(&*last)).await?;
         allocation.drop_all(&dropped);
         let write = Write { row, key: &current.key, expect: current.revision, along: self.along(&allocation)? };
         Ok(match self.remove(write).await? {

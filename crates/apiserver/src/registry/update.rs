@@ -183,8 +183,8 @@ impl Registry {
         old: &Object,
     ) -> Result<Written<Outcome>, Status> {
         let allocation = self.allocation();
-        let claims = row.strategy.allocate(&allocation, Some(&mut new), Some(old)).await?;
-        allocation.drop_all(&claims.dropped);
+        let dropped = row.strategy.allocate(&allocation, Some(&mut new), Some(old)).await?;
+        allocation.drop_all(&dropped);
         if cx.options.dry_run {
             return Ok(Written::Done(Outcome::made(self.as_requested(target, new)?)));
         }
