@@ -1,6 +1,6 @@
 //! Who owns whom: the metadata of every object in the cluster, kept by one informer per kind.
 //!
-//! The garbage collector walks it; the namespace controller learns from it when a namespace is empty. Only what those two need
+//! The garbage collector walks it; the namespace controller learns from it what is in a namespace. Only what those two need
 //! is kept of each object. An object whose owner cannot be seen (yet) points to an owner that is merely expected: whether it
 //! really exists is asked of the API before anything is done about it.
 
@@ -67,6 +67,8 @@ pub type Listener = Box<dyn Fn(&Graph, &Moved) + Send + Sync>;
 struct State {
     items: HashMap<String, Item>,
     dependents: HashMap<String, HashSet<String>>,
+    /// How many objects of which kind a namespace holds.
+    namespaces: HashMap<String, HashMap<Arc<Resource>, usize>>,
 }
 
 /// The graph. Cheap to clone.
@@ -132,6 +134,11 @@ impl Graph {
         self.state.lock().items.get(uid).cloned()
     }
 
+    /// The kinds of the objects that a namespace is known to hold.
+    pub fn kinds_in(&self, namespace: &str) -> Vec<Arc<Resource>> {
+        self.state.lock().namespaces.get(namespace).into_iter().flat_map(HashMap::keys).cloned().collect()
+    }
+
     /// The objects that name `uid` as an owner.
     pub fn dependents(&self, uid: &str) -> Vec<Item> {
         let state = self.state.lock();
@@ -146,11 +153,16 @@ impl State {
         for owner in &item.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(item.uid.clone());
         }
+        if item.resource.namespaced {
+            let kinds = self.namespaces.entry(item.key.namespace.to_string()).or_default();
+            *kinds.entry(item.resource.clone()).or_default() += 1;
+        }
         self.items.insert(item.uid.clone(), item);
     }
 
     fn remove(&mut self, uid: &str) {
         let Some(item) = self.items.remove(uid) else { return };
+        self.leave_namespace(&item);
         for owner in &item.owners {
             if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
                 dependents.remove(uid);
@@ -159,5 +171,48 @@ impl State {
                 }
             }
         }
+    }
+    fn leave_namespace(&mut self, item: &Item) {
+        let Some(kinds) = self.namespaces.get_mut(&*item.key.namespace) else { return };
+        if let Some(count) = kinds.get_mut(&item.resource) {
+            *count -= 1;
+            if *count == 0 {
+                kinds.remove(&item.resource);
+            }
+        }
+        if kinds.is_empty() {
+            self.namespaces.remove(&*item.key.namespace);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_known_to_hold_a_kind_until_its_last_object_goes() {
+        let graph = Graph { state: Arc::default(), resources: Arc::default(), listeners: Arc::default() };
+        let pods = Arc::new(Resource {
+            gvr: GroupVersionResource::new("", "v1", "pods"),
+            kind: "Pod".to_string(),
+            namespaced: true,
+        });
+        let item = |name: &str, deleting: bool| Item {
+            resource: pods.clone(),
+            key: ObjectKey::new("n", name),
+            uid: name.to_string(),
+            owners: Vec::new(),
+            finalizers: Vec::new(),
+            deleting,
+        };
+        assert!(graph.kinds_in("n").is_empty());
+        for put in [item("a", false), item("b", false), item("a", true)] {
+            graph.state.lock().put(put);
+        }
+        graph.gone(item("a", true));
+        assert_eq!(graph.kinds_in("n"), std::slice::from_ref(&pods));
+        graph.gone(item("b", false));
+        assert!(graph.kinds_in("n").is_empty() && graph.state.lock().namespaces.is_empty());
     }
 }

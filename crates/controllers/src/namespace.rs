@@ -1,16 +1,18 @@
 //! Namespace: one that is being deleted is emptied, and goes when nothing is left in it.
 //!
-//! The graph of all objects says what is left, so the controller is woken by the last object's going instead of asking again and
-//! again; before the namespace is let go, each resource is listed once to be sure. What holds it up is in its conditions.
+//! The graph of all objects says what is left, so the controller is woken by an object's going instead of asking again and
+//! again, and lists only the kinds that are there. The graph may lag behind: before the namespace is let go, every kind is listed
+//! once to be sure. What holds it up is in its conditions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use client::{Client, Deletion, ListQuery, Lister, Next, Outcome, Queue, Typed};
 use k8s_openapi::api::core::v1::Namespace;
 use meta::{GroupVersionResource, Object, ObjectKey, Status, time};
 use serde_json::{Value, json};
 
-use crate::graph::{Graph, Moved};
+use crate::graph::{Graph, Moved, Resource};
 use crate::views::Whole;
 use crate::{Context, WORKERS, views};
 
@@ -61,6 +63,12 @@ struct Remains {
     failure: Option<String>,
 }
 
+impl Remains {
+    fn is_nothing(&self) -> bool {
+        self.content.is_empty() && self.failure.is_none()
+    }
+}
+
 impl Namespaces {
     async fn sync(&self, key: &ObjectKey) -> Result<Next, Status> {
         let Some(namespace) = self.namespaces.get(key) else { return Ok(Next::Wait) };
@@ -78,7 +86,7 @@ impl Namespaces {
             return Ok(Next::Wait);
         }
         let remains = self.empty(&key.name).await?;
-        if remains.content.is_empty() && remains.failure.is_none() {
+        if remains.is_nothing() {
             return self.let_go(&object).await;
         }
         let conditions =
@@ -94,9 +102,15 @@ impl Namespaces {
 
     /// Deletes everything and answers what is left.
     async fn empty(&self, namespace: &str) -> Result<Remains, Status> {
+        let known = self.empty_of(&self.graph.kinds_in(namespace), namespace).await?;
+        if known.is_nothing() { self.empty_of(self.graph.resources(), namespace).await } else { Ok(known) }
+    }
+
+    /// As [`Namespaces::empty`], of the kinds given.
+    async fn empty_of(&self, resources: &[Arc<Resource>], namespace: &str) -> Result<Remains, Status> {
         let mut remains = Remains::default();
         let query = ListQuery::in_namespace(namespace);
-        for resource in self.graph.resources().iter().filter(|resource| resource.namespaced) {
+        for resource in resources.iter().filter(|resource| resource.namespaced) {
             let listed = match self.client.list_encoded(&resource.gvr, &query).await {
                 Ok(listed) => listed,
                 Err(status) if status.is_not_found() || status.code == 405 => continue,
