@@ -7,7 +7,7 @@
 //! controlled by nobody,   matches  -> adopt, unless either is being deleted
 //! ```
 
-use client::{Client, Outcome, Patch};
+use client::{Client, Outcome, Patch, Typed};
 use meta::{GroupVersionKind, GroupVersionResource, LabelSelector, ObjectKey, Status};
 use serde_json::{Value, json};
 
@@ -31,7 +31,19 @@ pub enum Verdict {
     NotMine,
 }
 
-impl Claimant<'_> {
+impl<'a> Claimant<'a> {
+    pub fn of<K: Typed>(owner: &'a K, key: &'a ObjectKey, selector: &'a LabelSelector) -> Self {
+        let metadata = owner.metadata();
+        Claimant {
+            gvk: K::gvk(),
+            resource: K::gvr(),
+            key,
+            uid: metadata.uid.as_deref().unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            selector,
+        }
+    }
+
     /// What is to be done about `object`. Pure.
     pub fn judge(&self, object: &Meta) -> Verdict {
         let matches = self.selector.matches_labels(|key| object.label(key));
@@ -47,8 +59,7 @@ impl Claimant<'_> {
 
     /// The owner reference that an object of ours carries.
     pub fn owner_reference(&self) -> Value {
-        json!({"apiVersion": self.gvk.api_version(), "kind": &*self.gvk.kind, "name": &*self.key.name, "uid": self.uid,
-               "controller": true, "blockOwnerDeletion": true})
+        controller_reference(&self.gvk, &self.key.name, self.uid)
     }
 
     async fn is_still_there(&self, client: &Client) -> Result<bool, Status> {
@@ -83,6 +94,12 @@ impl Claimant<'_> {
             }
         }
     }
+}
+
+/// The owner reference of an object that `name` controls.
+pub fn controller_reference(gvk: &GroupVersionKind, name: &str, uid: &str) -> Value {
+    json!({"apiVersion": gvk.api_version(), "kind": &*gvk.kind, "name": name, "uid": uid, "controller": true,
+           "blockOwnerDeletion": true})
 }
 
 /// The object may be gone, or replaced by another of the same name, by the time the patch arrives.

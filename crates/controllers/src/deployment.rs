@@ -121,7 +121,7 @@ impl Deployments {
     /// All replica sets that are this deployment's, after adoption and release.
     async fn claim(&self, deployment: &Deployment) -> Result<Vec<Set>, Status> {
         let (key, selector) = (deployment.key(), selector(deployment)?);
-        let claimant = claimant(deployment, &key, &selector);
+        let claimant = Claimant::of(deployment, &key, &selector);
         let mut mine = Vec::new();
         for set in self.sets.in_namespace(&key.namespace) {
             let meta = Meta::of(&set.view.metadata, set.encoded.revision);
@@ -208,7 +208,7 @@ impl Deployments {
         let selector = selector(&deployment.view)?;
         let set = replica_set(
             facts,
-            &claimant(&deployment.view, &facts.meta.key, &selector),
+            &Claimant::of(&deployment.view, &facts.meta.key, &selector),
             replicas,
             annotations,
             collisions,
@@ -294,17 +294,6 @@ fn replica_set(
 
 fn map(pairs: &[(String, String)]) -> Value {
     Value::Object(pairs.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>())
-}
-
-fn claimant<'a>(deployment: &'a Deployment, key: &'a ObjectKey, selector: &'a LabelSelector) -> Claimant<'a> {
-    Claimant {
-        gvk: Deployment::gvk(),
-        resource: Deployment::gvr(),
-        key,
-        uid: deployment.metadata.uid.as_deref().unwrap_or_default(),
-        deleting: deployment.metadata.deletion_timestamp.is_some(),
-        selector,
-    }
 }
 
 fn selector(deployment: &Deployment) -> Result<LabelSelector, Status> {

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use meta::{Object, ObjectKey, Status};
 use serde_json::{Map, Value, json};
 
+use crate::claim::controller_reference;
 use crate::service_pods::{self, address, hostname, is_headless, matters, selector, services_of};
 use crate::views::{self, PodView, Whole};
 use crate::{Context, WORKERS};
@@ -172,9 +173,8 @@ impl EndpointSlices {
 }
 
 fn owner(service: &Service) -> Value {
-    let key = service.key();
-    json!({"apiVersion": "v1", "kind": "Service", "name": &*key.name, "uid": service.metadata.uid, "controller": true,
-           "blockOwnerDeletion": true})
+    let uid = service.metadata.uid.as_deref().unwrap_or_default();
+    controller_reference(&Service::gvk(), &service.key().name, uid)
 }
 
 /// The service's own labels, and those by which slices are found.

@@ -114,7 +114,7 @@ impl ReplicaSets {
     /// All pods that are this set's, after adoption and release.
     async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<PodView>>, Status> {
         let (key, selector) = (set.key(), selector(set));
-        let claimant = claimant(set, &key, &selector);
+        let claimant = Claimant::of(set, &key, &selector);
         let mut mine = Vec::new();
         for pod in self.pods.in_namespace(&key.namespace) {
             let is_mine = match claimant.judge(&pod.meta) {
@@ -137,7 +137,7 @@ impl ReplicaSets {
             plan::Action::Nothing => Ok(()),
             plan::Action::Create(count) => {
                 self.expectations.expect_creations(&key, count);
-                let claimant = claimant(set, &key, &selector);
+                let claimant = Claimant::of(set, &key, &selector);
                 let (done, error) = slow_start(count, || self.control.create(template, &claimant, &about)).await;
                 // What was not made will not be seen.
                 (done..count).for_each(|_| self.expectations.created(&key));
@@ -230,17 +230,6 @@ impl ReplicaSets {
 struct Failure {
     reason: &'static str,
     status: Status,
-}
-
-fn claimant<'a>(set: &'a ReplicaSet, key: &'a ObjectKey, selector: &'a LabelSelector) -> Claimant<'a> {
-    Claimant {
-        gvk: ReplicaSet::gvk(),
-        resource: ReplicaSet::gvr(),
-        key,
-        uid: set.metadata.uid.as_deref().unwrap_or_default(),
-        deleting: set.metadata.deletion_timestamp.is_some(),
-        selector,
-    }
 }
 
 /// An unreadable selector (validation refuses it) selects nothing.
