@@ -91,20 +91,10 @@ pub async fn start(
     config.log_dir = config_log_dir();
     config.cgroup_parent.clone_from(&machine.cgroup_parent);
     config.cluster_dns = ClusterDns { servers: vec![membership.dns], domain: membership.domain.clone() };
-    config.serving = Some(Serving { certificate: serving, client_ca: roots(&membership.authority)? });
+    let client_ca = pki::tls::roots(&membership.authority).context("the cluster's authority cannot be read")?;
+    config.serving = Some(Serving { certificate: serving, client_ca });
     let kubelet = kubelet::run(config).await.context("cannot start the node agent")?;
     Ok(Node { kubelet, answering })
-}
-
-fn roots(pem: &str) -> Result<Arc<rustls::RootCertStore>> {
-    use rustls::pki_types::pem::PemObject;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate =
-            certificate.map_err(|error| anyhow::anyhow!("the cluster's authority cannot be read: {error:?}"))?;
-        roots.add(certificate)?;
-    }
-    Ok(Arc::new(roots))
 }
 
 /// Where container logs are, as everywhere.

@@ -144,7 +144,8 @@ pub fn client_config(
     }))
 }
 
-fn roots(authorities_pem: &str) -> Result<Arc<RootCertStore>> {
+/// Authorities (PEM, one or more) as what certificates are checked against.
+pub fn roots(authorities_pem: &str) -> Result<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
     for authority in pem::certificates(authorities_pem)? {
         roots.add(authority)?;

@@ -18,7 +18,8 @@ use super::query::Query;
 use super::stream_routes::{self, Asked};
 use super::{cadvisor, exposition, logs, stats};
 use crate::agent::Agent;
-use crate::{pod, runtime_view};
+use crate::pod;
+use crate::runtime_view::{self, RuntimePod};
 
 /// Pieces of a log that may wait to be sent.
 const LOG_QUEUE_MAX: usize = 16;
@@ -82,25 +83,45 @@ pub async fn answer(agent: &Arc<Agent>, request: Request<Incoming>) -> Answer {
         ["metrics", "cadvisor"] => exposed(cadvisor::metrics(agent).await),
         ["metrics"] => exposed(Ok(metrics(agent))),
         ["containerLogs", namespace, name, container] => {
-            container_logs(agent, namespace, name, container, &query).await
+            settled(container_logs(agent, namespace, name, container, &query).await)
         }
         ["exec" | "attach", namespace, name, container] if streams => {
-            session(agent, request, (namespace, name, ""), container, &query, segments[0] == "attach").await
+            settled(session(agent, request, (namespace, name, ""), container, &query, segments[0] == "attach").await)
         }
         ["exec" | "attach", namespace, name, uid, container] if streams => {
-            session(agent, request, (namespace, name, uid), container, &query, segments[0] == "attach").await
+            settled(session(agent, request, (namespace, name, uid), container, &query, segments[0] == "attach").await)
         }
-        ["portForward", namespace, name] if streams => port_forward(agent, request, (namespace, name, "")).await,
-        ["portForward", namespace, name, uid] if streams => port_forward(agent, request, (namespace, name, uid)).await,
+        ["portForward", namespace, name] if streams => {
+            settled(port_forward(agent, request, (namespace, name, "")).await)
+        }
+        ["portForward", namespace, name, uid] if streams => {
+            settled(port_forward(agent, request, (namespace, name, uid)).await)
+        }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }
 
+/// An answer that ends the handling early, boxed because it is large.
+type Refusal = Box<Answer>;
+
+fn refusal(code: StatusCode, why: impl Into<String>) -> Refusal {
+    Box::new(text(code, why.into()))
+}
+
+fn settled(outcome: Result<Answer, Refusal>) -> Answer {
+    outcome.unwrap_or_else(|refusal| *refusal)
+}
+
 /// The pod of a namespace and name, and of a uid where one is given.
-fn find(agent: &Agent, (namespace, name, uid): (&str, &str, &str)) -> Result<Arc<Pod>, Box<Answer>> {
+fn find(agent: &Agent, (namespace, name, uid): (&str, &str, &str)) -> Result<Arc<Pod>, Refusal> {
     let found = agent.pods.lister().get(&ObjectKey::new(namespace, name));
     let found = found.filter(|found| uid.is_empty() || pod::uid(found) == uid);
-    found.ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "pod does not exist\n")))
+    found.ok_or_else(|| refusal(StatusCode::NOT_FOUND, "pod does not exist\n"))
+}
+
+/// What the runtime has of a pod.
+async fn observe(agent: &Agent, found: &Pod) -> Result<RuntimePod, Refusal> {
+    runtime_view::observe(&*agent.cri, pod::uid(found)).await.map_err(|error| Box::new(internal(error)))
 }
 
 fn pods(agent: &Agent) -> Answer {
@@ -120,31 +141,26 @@ fn metrics(agent: &Agent) -> String {
     )
 }
 
-async fn container_logs(agent: &Arc<Agent>, namespace: &str, name: &str, container: &str, query: &Query) -> Answer {
-    let options = match logs::Options::parse(query, agent.clock.now()) {
-        Ok(options) => options,
-        Err(why) => return text(StatusCode::UNPROCESSABLE_ENTITY, why),
-    };
-    let found = match find(agent, (namespace, name, "")) {
-        Ok(found) => found,
-        Err(refusal) => return *refusal,
-    };
+async fn container_logs(
+    agent: &Arc<Agent>,
+    namespace: &str,
+    name: &str,
+    container: &str,
+    query: &Query,
+) -> Result<Answer, Refusal> {
+    let options = logs::Options::parse(query, agent.clock.now());
+    let options = options.map_err(|why| refusal(StatusCode::UNPROCESSABLE_ENTITY, why))?;
+    let found = find(agent, (namespace, name, ""))?;
     if pod::find_container(&found, container).is_none() {
-        return text(StatusCode::NOT_FOUND, format!("container {container:?} not found in pod {name:?}\n"));
+        let why = format!("container {container:?} not found in pod {name:?}\n");
+        return Err(refusal(StatusCode::NOT_FOUND, why));
     }
-    let container_id = match logs::choose_instance(&found, container, options.previous) {
-        Ok(id) => id,
-        Err(why) => return text(StatusCode::BAD_REQUEST, why),
-    };
-    let view = match runtime_view::observe(&*agent.cri, pod::uid(&found)).await {
-        Ok(view) => view,
-        Err(error) => return internal(error),
-    };
+    let container_id = logs::choose_instance(&found, container, options.previous);
+    let container_id = container_id.map_err(|why| refusal(StatusCode::BAD_REQUEST, why))?;
+    let view = observe(agent, &found).await?;
     let Some(instance) = view.by_id(&container_id) else {
-        return text(
-            StatusCode::BAD_REQUEST,
-            format!("unable to retrieve container logs for {}://{container_id}", agent.runtime_name),
-        );
+        let why = format!("unable to retrieve container logs for {}://{container_id}", agent.runtime_name);
+        return Err(refusal(StatusCode::BAD_REQUEST, why));
     };
     let path = agent.log_dir(&found).join(container).join(format!("{}.log", instance.attempt));
     let (to, lines) = mpsc::channel(LOG_QUEUE_MAX);
@@ -154,7 +170,7 @@ async fn container_logs(agent: &Arc<Agent>, namespace: &str, name: &str, contain
     let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
     let plain = http::HeaderValue::from_static("text/plain");
     answer.headers_mut().insert(http::header::CONTENT_TYPE, plain);
-    answer
+    Ok(answer)
 }
 
 fn pieces<T: Send>(receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T> + Send {
@@ -168,38 +184,30 @@ async fn session(
     container: &str,
     query: &Query,
     attach: bool,
-) -> Answer {
-    let found = match find(agent, whose) {
-        Ok(found) => found,
-        Err(refusal) => return *refusal,
-    };
-    let view = match runtime_view::observe(&*agent.cri, pod::uid(&found)).await {
-        Ok(view) => view,
-        Err(error) => return internal(error),
-    };
+) -> Result<Answer, Refusal> {
+    let found = find(agent, whose)?;
+    let view = observe(agent, &found).await?;
     let Some(instance) = view.latest(container).filter(|instance| instance.is_running()) else {
-        return text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("unable to upgrade connection: container not found ({container:?})\n"),
-        );
+        let why = format!("unable to upgrade connection: container not found ({container:?})\n");
+        return Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, why));
     };
-    match Asked::parse(instance.id.clone(), query, attach) {
-        Ok(asked) => stream_routes::session(agent, request, asked),
-        Err(why) => text(StatusCode::BAD_REQUEST, why),
-    }
+    let asked = Asked::parse(instance.id.clone(), query, attach);
+    let asked = asked.map_err(|why| refusal(StatusCode::BAD_REQUEST, why))?;
+    Ok(stream_routes::session(agent, request, asked))
 }
 
-async fn port_forward(agent: &Arc<Agent>, request: Request<Incoming>, whose: (&str, &str, &str)) -> Answer {
-    let found = match find(agent, whose) {
-        Ok(found) => found,
-        Err(refusal) => return *refusal,
+async fn port_forward(
+    agent: &Arc<Agent>,
+    request: Request<Incoming>,
+    whose: (&str, &str, &str),
+) -> Result<Answer, Refusal> {
+    let found = find(agent, whose)?;
+    let view = observe(agent, &found).await?;
+    let Some(sandbox) = view.ready_sandbox() else {
+        return Err(refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "unable to upgrade connection: pod sandbox not found\n",
+        ));
     };
-    let view = match runtime_view::observe(&*agent.cri, pod::uid(&found)).await {
-        Ok(view) => view,
-        Err(error) => return internal(error),
-    };
-    match view.ready_sandbox() {
-        Some(sandbox) => stream_routes::port_forward(agent, request, sandbox.id.clone(), pod::full_name(&found)),
-        None => text(StatusCode::INTERNAL_SERVER_ERROR, "unable to upgrade connection: pod sandbox not found\n"),
-    }
+    Ok(stream_routes::port_forward(agent, request, sandbox.id.clone(), pod::full_name(&found)))
 }
