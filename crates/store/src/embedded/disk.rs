@@ -8,7 +8,10 @@
 //! fjall is used as a log that cleans itself up: it is read once, at the start, and everything is served from memory. So
 //! its caches are kept as small as they go.
 
+mod first_folder;
+
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -63,7 +66,15 @@ pub struct FjallDisk {
 
 impl FjallDisk {
     pub fn open(dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        if let Some(parent) = dir.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        first_folder::make(dir, |scratch| Self::open_in_place(scratch)?.settle())?;
+        Self::open_in_place(dir)
+    }
+
+    fn open_in_place(dir: &Path) -> io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(first_folder::FOLDER_MODE).create(dir)?;
         let database = Database::builder(dir)
             .cache_size(CACHE_BYTES)
             .worker_threads(1)
@@ -78,6 +89,11 @@ impl FjallDisk {
         let disk = FjallDisk { database, data, meta };
         disk.check_format(dir)?;
         Ok(disk)
+    }
+
+    /// Closes it with everything in its files.
+    fn settle(self) -> io::Result<()> {
+        self.database.persist(PersistMode::SyncAll).map_err(io::Error::other)
     }
 
     fn check_format(&self, dir: &Path) -> io::Result<()> {
@@ -110,7 +126,8 @@ impl Disk for FjallDisk {
     }
 
     fn write(&mut self, revision: Revision, writes: &mut dyn Iterator<Item = Write<'_>>) -> io::Result<()> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        // As fdatasync(2): all that is needed to read it back, the file's length included, but no times.
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         for write in writes {
             match write {
                 Write::Put(record) => batch.insert(&self.data, record.entry.key.as_bytes(), encode(record)),
