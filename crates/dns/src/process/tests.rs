@@ -7,7 +7,7 @@ use hickory_proto::rr::RecordType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::server::tests::{question, show, udp};
+use crate::server::tests::{in_time, question, show, udp};
 use crate::view::{Meaning, Port, Service};
 
 struct Lab {
@@ -35,7 +35,7 @@ fn start() -> Lab {
 impl Lab {
     async fn connect(&self) -> UnixStream {
         let mut feeder = UnixStream::connect(self.dir.path().join("sock")).await.unwrap();
-        assert_eq!(hear(&mut feeder).await.unwrap(), Some(Word::Hello(self.settings.clone())));
+        assert_eq!(in_time(hear(&mut feeder)).await.unwrap(), Some(Word::Hello(self.settings.clone())));
         feeder
     }
 
@@ -44,7 +44,7 @@ impl Lab {
         let mut feeder = self.connect().await;
         say(&mut feeder, &service(name, true)).await.unwrap();
         say(&mut feeder, &Order::Swap).await.unwrap();
-        assert_eq!(hear(&mut feeder).await.unwrap(), Some(Word::Serving));
+        assert_eq!(in_time(hear(&mut feeder)).await.unwrap(), Some(Word::Serving));
         feeder
     }
 
@@ -61,7 +61,7 @@ fn service(name: &str, exists: bool) -> Order {
 }
 
 async fn gone(mut feeder: UnixStream) {
-    assert_eq!(feeder.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is sent away");
+    assert_eq!(in_time(feeder.read(&mut [0; 1])).await.unwrap_or(0), 0, "it is sent away");
 }
 
 const THERE: &str = "No Error 10.43.0.7";
@@ -71,7 +71,7 @@ async fn without_its_feeder_it_answers_on() {
     let lab = start();
     let mut feeder = lab.feed("web").await;
     say(&mut feeder, &service("late", true)).await.unwrap();
-    while lab.ask("late").await != THERE {}
+    in_time(async { while lab.ask("late").await != THERE {} }).await;
     drop(feeder);
     // Taken after the feeder's end was seen.
     drop(lab.connect().await);
@@ -101,7 +101,7 @@ async fn a_feeder_that_comes_back_changes_the_whole_zone_in_one_go() {
     }
     assert!(!lab.ask("new").await.contains("10.43"));
     say(&mut feeder, &Order::Swap).await.unwrap();
-    assert_eq!(hear(&mut feeder).await.unwrap(), Some(Word::Serving));
+    assert_eq!(in_time(hear(&mut feeder)).await.unwrap(), Some(Word::Serving));
     assert_eq!((lab.ask("new").await, lab.ask("newer").await), (THERE.into(), THERE.into()));
     let old = udp(lab.address, &question("old.default.svc.cluster.local.", RecordType::A)).await;
     assert_eq!(old.metadata.response_code, ResponseCode::NXDomain);
@@ -130,7 +130,7 @@ async fn who_speaks_nonsense_is_sent_away_and_changes_nothing() {
     assert_eq!(lab.ask("web").await, THERE);
     assert!(!lab.ask("evil").await.contains("10.43"));
     say(&mut feeder, &service("web", false)).await.unwrap();
-    while lab.ask("web").await == THERE {}
+    in_time(async { while lab.ask("web").await == THERE {} }).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::process;
 use crate::server::Sockets;
-use crate::server::tests::{question, show, udp};
+use crate::server::tests::{in_time, question, show, udp};
 
 const SERVICE: &str = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"db","namespace":"default"},
     "spec":{"clusterIP":"None","clusterIPs":["None"],"ports":[{"name":"PG","port":5432}]}}"#;
@@ -117,7 +117,7 @@ fn begin(starter: Arc<InProcess>, config: Config, dir: Arc<tempfile::TempDir>) -
 
 impl Lab {
     async fn ready(&mut self) {
-        self.answering.wait_for(|answering| *answering).await.unwrap();
+        in_time(self.answering.wait_for(|answering| *answering)).await.unwrap();
     }
 
     async fn ask(&self, name: &str, kind: RecordType) -> String {
@@ -139,13 +139,13 @@ async fn the_zone_follows_the_api() {
     assert!(lab.ask(DB, a).await.contains("10.42.1.3"));
     assert_eq!(lab.ask("10-0-0-1.default.pod.cluster.local.", a).await, "No Error 10.0.0.1");
     lab.slices.send(WatchEvent::Modified(slice(2, "false"))).unwrap();
-    while lab.ask(DB, a).await.contains("10.42.1.3") {}
+    in_time(async { while lab.ask(DB, a).await.contains("10.42.1.3") {} }).await;
     assert_eq!(lab.ask(DB, a).await, "No Error 10.42.1.2");
     assert_eq!(lab.ask(&format!("db-0.{DB}"), a).await, "No Error 10.42.1.2");
     let answer = lab.ask(&format!("_pg._tcp.{DB}"), srv).await;
     assert_eq!(answer, "No Error 0 100 5432 db-0.db.default.svc.cluster.local.");
     lab.slices.send(WatchEvent::Deleted(slice(3, "false"))).unwrap();
-    while lab.ask(DB, a).await.contains("10.42") {}
+    in_time(async { while lab.ask(DB, a).await.contains("10.42") {} }).await;
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn a_resolver_that_died_is_started_anew() {
     let mut lab = lab();
     lab.ready().await;
     lab.starter.started.lock()[0].abort();
-    lab.answering.wait_for(|answering| !*answering).await.unwrap();
+    in_time(lab.answering.wait_for(|answering| !*answering)).await.unwrap();
     lab.ready().await;
     assert!(lab.ask(DB, RecordType::A).await.contains("10.42.1.3"));
     assert_eq!(lab.starter.started.lock().len(), 2);
@@ -170,7 +170,7 @@ async fn the_next_life_finds_the_resolver_and_it_never_stopped_answering() {
     lab.ready().await;
     assert_eq!(lab.starter.started.lock().len(), 1, "it is the same one");
     lab.slices.send(WatchEvent::Modified(slice(2, "false"))).unwrap();
-    while lab.ask(DB, RecordType::A).await.contains("10.42.1.3") {}
+    in_time(async { while lab.ask(DB, RecordType::A).await.contains("10.42.1.3") {} }).await;
 }
 
 #[tokio::test]

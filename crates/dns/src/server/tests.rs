@@ -37,6 +37,11 @@ fn start(domain: &str, forwarder: Forwarder) -> (Server<Resolver>, SocketAddr) {
     (serve(Resolver::new(zone(domain), forwarder), vec![sockets]), address)
 }
 
+/// What has to happen, and would otherwise be waited for without end.
+pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), work).await.expect("it does not happen")
+}
+
 fn nobody() -> Forwarder {
     Forwarder::new(b"", &[])
 }
@@ -52,7 +57,7 @@ pub async fn udp(server: SocketAddr, message: &Message) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&message.to_vec().unwrap(), server).await.unwrap();
     let mut buffer = [0; 4096];
-    let length = socket.recv(&mut buffer).await.unwrap();
+    let length = in_time(socket.recv(&mut buffer)).await.unwrap();
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
