@@ -15,6 +15,7 @@ use wire::{Payload, Reader, WireError};
 pub mod conform;
 pub mod duration;
 pub mod envelope;
+pub mod go_json;
 mod json_write;
 mod proto_read;
 mod proto_write;
@@ -83,6 +84,12 @@ pub fn read_json(schema: &Schema, bytes: &[u8]) -> Result<Conformed, String> {
     Ok(conformed)
 }
 
+/// Reads JSON text of no known type: the value, and the keys that stand twice in one map.
+pub fn read_json_any(bytes: &[u8]) -> Result<(serde_json::Value, Vec<String>), String> {
+    let text = go_json::check(bytes)?;
+    conform::read_any(&mut serde_json::Deserializer::from_slice(&text))
+}
+
 /// Brings a tree (from YAML, or what a patch made) into the schema's form.
 pub fn conform(schema: &Schema, object: Object) -> Result<Conformed, String> {
     conform::read(schema, object.into_value())
@@ -93,6 +100,11 @@ pub fn json(schema: &Schema, object: &Object) -> Vec<u8> {
     let mut text = JsonText::with_capacity(1024);
     json_write::object(schema, &object.0, &mut text);
     text.out
+}
+
+/// The JSON text of a map of the schema.
+pub(crate) fn object_json(schema: &Schema, map: &serde_json::Map<String, serde_json::Value>, text: &mut JsonText) {
+    json_write::object(schema, map, text);
 }
 
 /// JSON text of a tree of no known type, keys sorted, with Go's escapes.

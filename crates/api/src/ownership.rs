@@ -17,6 +17,7 @@ mod field_set;
 mod managers;
 mod merge;
 mod path;
+mod typed;
 
 pub use field_set::FieldSet;
 use managers::Managers;
@@ -119,13 +120,19 @@ pub fn apply(
     Ok(result)
 }
 
+/// Whether what was sent can be read as the kind at all. Call it with the configuration as it was sent.
+pub fn check_types(schema: &Schema, config: &Object) -> Result<(), Status> {
+    typed::check(schema, &config.0).map_err(|why| invalid_config(config, &why))
+}
+
+/// Upstream answers this as an error it does not know, with neither a reason nor details.
 fn invalid_config(config: &Object, why: &str) -> Status {
-    let name = config.name();
-    Status::internal(format!(
-        "failed to create typed patch object ({name}; {}, Kind={}): {why}",
-        config.api_version(),
-        config.kind()
-    ))
+    let (namespace, name) = (config.namespace(), config.name());
+    let (version, kind) = (config.api_version(), config.kind());
+    let slash = if version.contains('/') { "" } else { "/" };
+    let message =
+        format!("failed to create typed patch object ({namespace}/{name}; {slash}{version}, Kind={kind}): {why}");
+    Status::new(Reason::Unknown, message)
 }
 
 /// The config with what may be merged: all that was sent but the ignored fields.

@@ -3,17 +3,22 @@
 //! The body must be of the kind that the path stands for; a body that does not say what it is, is taken for that. Unknown and
 //! repeated fields are refused, warned about or ignored as `fieldValidation` asks.
 
-use api::codec;
+use std::borrow::Cow;
+
+use api::codec::{self, go_json};
 use api::{Schema, SchemaRef};
 use bytes::Bytes;
 use meta::{GroupVersionKind, Media, Object, Status};
-use serde::Deserialize;
 
 use crate::context::Warnings;
 use crate::negotiate::Format;
 
+mod said;
+
 /// How much of a body that cannot be read is quoted, in bytes.
 const QUOTED_BYTES_MAX: usize = 30;
+/// The name that upstream's registry of Go types goes by in messages.
+const SCHEME: &str = "pkg/runtime/scheme.go:111";
 
 /// What a body should be.
 pub struct Expected<'a> {
@@ -26,14 +31,21 @@ pub struct Expected<'a> {
 
 /// Reads the body of a create or an update.
 pub fn body(bytes: &Bytes, format: Format, expected: &Expected<'_>, warnings: &Warnings) -> Result<Object, Status> {
-    if let Some(said) = said_kind(bytes, format) {
-        check_kind(&said, expected.gvk, bytes)?;
-    }
-    let unreadable = |why: String| {
-        let (kind, version) = (&expected.gvk.kind, &expected.gvk.version);
-        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    let unrecognized = |why: String| {
+        let kind = &expected.gvk.kind;
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+            summary(bytes)
+        ))
     };
-    let (mut object, problems) = read(bytes, format, expected.schema.as_deref()).map_err(unreadable)?;
+    let text = match format {
+        Format::Json => go_json::check(bytes).map_err(|why| unrecognized(no_kind(&why)))?,
+        Format::Yaml | Format::Protobuf => Cow::Borrowed(&bytes[..]),
+    };
+    let said = said::kind(&text, format).map_err(unrecognized)?.or(expected.gvk);
+    check_kind(&said, expected.gvk)?;
+    let unreadable = |why: String| cannot_be(&said, expected.gvk, &why);
+    let (mut object, problems) = read(&text, format, expected.schema.as_deref()).map_err(unreadable)?;
     if !problems.is_empty() {
         match expected.field_validation {
             "Strict" => return Err(unreadable(format!("strict decoding error: {}", problems.join(", ")))),
@@ -45,6 +57,17 @@ pub fn body(bytes: &Bytes, format: Format, expected: &Expected<'_>, warnings: &W
     Ok(object)
 }
 
+/// The error about a body whose `apiVersion` and `kind` cannot be read.
+fn no_kind(why: &str) -> String {
+    format!("couldn't get version/kind; json parse error: {why}")
+}
+
+/// The error about a body that says what it is.
+fn cannot_be(said: &GroupVersionKind, expected: &GroupVersionKind, why: &str) -> Status {
+    let (kind, version) = (&said.kind, &said.version);
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", expected.kind))
+}
+
 /// Reads the body of a delete. Its version does not matter: all groups share the one kind.
 pub fn delete_options(bytes: &Bytes, format: Format) -> Result<Object, Status> {
     let schema = api::codec::schema_for(&GroupVersionKind::new("", "v1", "DeleteOptions"));
@@ -53,7 +76,7 @@ pub fn delete_options(bytes: &Bytes, format: Format) -> Result<Object, Status> {
 }
 
 /// The object, and what in it nobody knows or was said twice.
-fn read(bytes: &Bytes, format: Format, schema: Option<&Schema>) -> Result<(Object, Vec<String>), String> {
+fn read(bytes: &[u8], format: Format, schema: Option<&Schema>) -> Result<(Object, Vec<String>), String> {
     match (format, schema) {
         (Format::Protobuf, None) => codec::read_proto(bytes).map_err(|status| status.message).map(plain),
         (Format::Protobuf, Some(schema)) => {
@@ -80,55 +103,56 @@ fn plain(object: Object) -> (Object, Vec<String>) {
     (object, Vec::new())
 }
 
-/// What kind a body says it is, before it is read as anything; none when that cannot be told.
-fn said_kind(bytes: &Bytes, format: Format) -> Option<Said> {
-    match format {
-        Format::Json => serde_json::from_slice(bytes).ok(),
-        Format::Protobuf => {
-            let envelope = codec::Envelope::parse(bytes).ok()?;
-            Some(Said { api_version: envelope.api_version.to_string(), kind: envelope.kind.to_string() })
-        }
-        Format::Yaml => {
-            let document = codec::yaml::one(std::str::from_utf8(bytes).ok()?).ok()?;
-            Said::deserialize(&document.value).ok()
-        }
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Said {
-    api_version: String,
-    kind: String,
-}
-
 /// Refuses an object of another kind or version than the path is for.
-fn check_kind(said: &Said, expected: &GroupVersionKind, bytes: &Bytes) -> Result<(), Status> {
-    let (api_version, kind) = (said.api_version.as_str(), said.kind.as_str());
-    if kind.is_empty() && api_version.is_empty() {
+fn check_kind(said: &GroupVersionKind, expected: &GroupVersionKind) -> Result<(), Status> {
+    if said == expected {
         return Ok(());
     }
-    if !api_version.is_empty() && api_version != expected.api_version() {
+    let is_version = said.kind == expected.kind && said.group == expected.group;
+    let is_known = is_version && codec::schema_for(said).is_some();
+    // Kinds of definitions are no Go types: nothing is known about their other versions.
+    if is_known || (said.api_version() != expected.api_version() && codec::schema_for(expected).is_none()) {
+        let (own, wanted) = (said.api_version(), expected.api_version());
         return Err(Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({})",
-            expected.api_version()
+            "the API version in the data ({own}) does not match the expected API version ({wanted})"
         )));
     }
-    if !kind.is_empty() && kind != &*expected.kind {
-        return Err(Status::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {}: no kind {kind:?} is registered for it ({})",
-            expected.version,
-            expected.kind,
-            quoted(bytes)
-        )));
-    }
-    Ok(())
+    Err(cannot_be(said, expected, &why_not(said, expected)))
 }
 
-/// The beginning of a body, for messages.
-fn quoted(bytes: &Bytes) -> String {
-    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES_MAX)]).into_owned();
-    if bytes.len() > QUOTED_BYTES_MAX { format!("{head:?} ...") } else { format!("{head:?}") }
+/// Why an object of one kind is none of another.
+pub fn why_not(said: &GroupVersionKind, expected: &GroupVersionKind) -> String {
+    let kind = &said.kind;
+    if codec::schema_for(said).is_none() {
+        return format!("no kind {kind:?} is registered for version {:?} in scheme {SCHEME:?}", said.api_version());
+    }
+    let internal = internal_package(&expected.group);
+    format!("converting ({}.{kind}) to ({internal}.{}): unknown conversion", said.version, expected.kind)
+}
+
+/// What an object says it is, the gaps filled with what it should be; none when that cannot be told.
+pub fn said_by(object: &Object, expected: &GroupVersionKind) -> Option<GroupVersionKind> {
+    said::of_text(object.api_version(), object.kind()).ok().map(|said| said.or(expected))
+}
+
+/// The Go package of a group's types without a version.
+fn internal_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        _ => group.split('.').next().unwrap_or_default(),
+    }
+}
+
+/// The beginning of a body, for messages: as text when it looks like JSON, else in hexadecimal.
+fn summary(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(QUOTED_BYTES_MAX)];
+    let shown = match bytes.first() {
+        None => return "<empty>".into(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
+        Some(_) => head.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if bytes.len() > QUOTED_BYTES_MAX { format!("{shown} ...") } else { shown }
 }
 
 #[cfg(test)]
@@ -171,10 +195,40 @@ mod tests {
         assert_eq!(read(r#"{"metadata":{"name":"a"}}"#).unwrap().kind(), "Pod");
         assert_eq!(
             read(r#"{"apiVersion":"apps/v1","kind":"Pod"}"#).unwrap_err(),
-            "the API version in the data (apps/v1) does not match the expected API version (v1)"
+            r#"Pod in version "v1" cannot be handled as a Pod: no kind "Pod" is registered for version "apps/v1" in scheme "pkg/runtime/scheme.go:111""#
         );
         let other = read(r#"{"apiVersion":"v1","kind":"Service"}"#).unwrap_err();
-        assert!(other.starts_with("Service in version \"v1\" cannot be handled as a Pod"), "{other}");
-        assert!(read("{").is_err() && read("[]").is_err());
+        assert_eq!(
+            other,
+            r#"Service in version "v1" cannot be handled as a Pod: converting (v1.Service) to (core.Pod): unknown conversion"#
+        );
+        assert_eq!(read("null").unwrap().kind(), "Pod");
+    }
+
+    #[test]
+    fn a_body_of_no_kind_is_shown() {
+        let unrecognized = "the object provided is unrecognized (must be of type Pod): ";
+        let no_kind = "couldn't get version/kind; json parse error: ";
+        for (text, expected) in [
+            ("{", format!("{no_kind}unexpected end of JSON input ({{)")),
+            ("", format!("{no_kind}unexpected end of JSON input (<empty>)")),
+            (r#"{"apiVersion":"a/b/c"}"#, r#"unexpected GroupVersion string: a/b/c ({"apiVersion":"a/b/c"})"#.into()),
+            (
+                r#"{"kind":7,"apiVersion":"v1","metadata":{}}"#,
+                format!(
+                    r#"{no_kind}json: cannot unmarshal number into Go struct field .kind of type string ({{"kind":7,"apiVersion":"v1","me ...)"#
+                ),
+            ),
+        ] {
+            assert_eq!(read(text).unwrap_err(), format!("{unrecognized}{expected}"));
+        }
+        let list = read("[1]").unwrap_err();
+        assert!(
+            list.starts_with(&format!(
+                "{unrecognized}{no_kind}json: cannot unmarshal array into Go value of type struct {{ APIVersion"
+            )),
+            "{list}"
+        );
+        assert!(list.ends_with("(5b315d)"), "{list}");
     }
 }

@@ -7,6 +7,7 @@
 //! Clauses are tried by preference; one that asks for something this answer cannot be is passed over.
 
 use meta::Status;
+use meta::quote::quoted;
 
 use crate::http::query::Query;
 
@@ -88,6 +89,10 @@ pub struct Offer {
     pub shapes: bool,
     /// The answer is a stream of watch events.
     pub stream: bool,
+    /// The path is one of a built-in kind.
+    pub routed: bool,
+    /// The path is that of a collection: it can be watched.
+    pub listed: bool,
 }
 
 /// Picks format and shape from the `Accept` header and the query.
@@ -104,14 +109,30 @@ pub fn negotiate(accept: &str, query: &Query, user_agent: &str, offer: Offer) ->
             return Ok(chosen);
         }
     }
-    Err(not_acceptable())
+    Err(if offer.routed && !clauses(accept).iter().any(|clause| clause.is_routed()) {
+        not_routed(offer)
+    } else {
+        not_acceptable()
+    })
+}
+
+/// The refusal of upstream's router, which sees the `Accept` header before the handlers do and knows no parameters.
+fn not_routed(offer: Offer) -> Status {
+    let all = Format::ALL.map(Format::content_type).join(", ");
+    let streams = if offer.listed {
+        ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+    } else {
+        ""
+    };
+    Status::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {all}{streams}"))
 }
 
 /// What format a request body is in. No content type means JSON.
 pub fn body_format(content_type: &str) -> Result<Format, Status> {
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match media_type.as_str() {
-        "" | "application/json" => Ok(Format::Json),
+        "" if content_type.is_empty() => Ok(Format::Json),
+        "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
         _ => Err(unsupported(&Format::ALL.map(Format::content_type))),
@@ -143,7 +164,10 @@ fn include_object(query: &Query) -> Result<IncludeObject, Status> {
         "" | "Metadata" => Ok(IncludeObject::Metadata),
         "Object" => Ok(IncludeObject::Object),
         "None" => Ok(IncludeObject::None),
-        other => Err(Status::bad_request(format!("Invalid value: {other:?}: must be one of: Metadata, None, Object"))),
+        other => Err(Status::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty",
+            quoted(other)
+        ))),
     }
 }
 
@@ -180,6 +204,11 @@ impl<'a> Clause<'a> {
 
     fn parameter(&self, name: &str) -> &'a str {
         self.parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+    }
+
+    /// Whether upstream's router would let it pass.
+    fn is_routed(&self) -> bool {
+        self.media_type == "*/*" || Format::ALL.iter().any(|format| format.content_type() == self.media_type)
     }
 
     fn choose(&self, base: &Accepted, offer: Offer) -> Option<Accepted> {
@@ -221,7 +250,7 @@ impl<'a> Clause<'a> {
 mod tests {
     use super::*;
 
-    const READ: Offer = Offer { shapes: true, stream: false };
+    const READ: Offer = Offer { shapes: true, stream: false, routed: true, listed: false };
 
     fn chosen(accept: &str, offer: Offer) -> Result<(Format, Shape), u16> {
         let accepted = negotiate(accept, &Query::default(), "kubectl", offer);
@@ -243,7 +272,7 @@ mod tests {
                 Ok((Format::Protobuf, Shape::Metadata)),
             ),
             ("application/json;q=0.1, application/yaml;q=0.5", READ, Ok((Format::Yaml, Shape::Object))),
-            ("application/json;stream=watch", Offer { stream: true, shapes: true }, Ok((Format::Json, Shape::Object))),
+            ("application/json;stream=watch", Offer { stream: true, ..READ }, Ok((Format::Json, Shape::Object))),
             ("application/json;stream=watch", READ, Err(406)),
             ("application/json;as=Scale;g=autoscaling;v=v1", READ, Err(406)),
             ("text/html", READ, Err(406)),
@@ -261,6 +290,18 @@ mod tests {
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
         );
         assert_eq!(body_format("application/json; charset=utf-8"), Ok(Format::Json));
+    }
+
+    #[test]
+    fn a_type_that_no_route_gives_is_refused_by_the_router() {
+        let told = |accept, offer| negotiate(accept, &Query::default(), "", offer).unwrap_err().message;
+        let all = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        assert_eq!(told("text/html", READ), format!("406: Not Acceptable\n\nAvailable representations: {all}"));
+        let streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+        assert!(told("text/html", Offer { listed: true, ..READ }).ends_with(&format!("{all}, {streams}")));
+        let handled = format!("only the following media types are accepted: {all}");
+        assert_eq!(told("application/json;as=Scale;g=autoscaling;v=v1", READ), handled);
+        assert_eq!(told("text/html", Offer::default()), handled);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use client::Verb;
 use client::door::{DeleteOptions, Options, PatchKind};
+use meta::quote::quoted;
 use meta::{FieldError, FieldPath, GroupKind, Object, Status};
 use serde_json::Value;
 
@@ -30,9 +31,10 @@ pub fn parse(query: &Query, verb: Verb, patch: Option<PatchKind>) -> Result<Opti
         force: query.flag("force"),
     };
     let mut errors = Vec::new();
-    check_dry_run(query.all("dryRun"), &mut errors);
     if is_write(verb) {
         check_write(&options, patch, query, &mut errors);
+    } else {
+        check_dry_run(query.all("dryRun"), &mut errors);
     }
     match verb {
         Verb::List | Verb::DeleteCollection => check_list(&options, &mut errors),
@@ -111,31 +113,28 @@ fn number(query: &Query, name: &str) -> Result<u64, Status> {
         None => Ok(0),
         Some(text) => match text.parse::<i64>() {
             Ok(number) => Ok(u64::try_from(number).unwrap_or(0)),
-            Err(_) => Err(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
+            Err(_) => Err(not_a_number(text)),
         },
     }
 }
 
+/// Go's error about a text that should be a number.
+fn not_a_number(text: &str) -> Status {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let why = if is_number { "value out of range" } else { "invalid syntax" };
+    Status::bad_request(format!("strconv.ParseInt: parsing {}: {why}", quoted(text)))
+}
+
 fn check_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) {
-    for value in values.filter(|value| !matches!(*value, "" | "All")) {
-        errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), value, &["All"]));
+    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+    if values.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), values, &["All"]));
     }
 }
 
 fn check_write(options: &Options, patch: Option<PatchKind>, query: &Query, errors: &mut Vec<FieldError>) {
     let manager = FieldPath::new("fieldManager");
-    if options.field_manager.len() > FIELD_MANAGER_BYTES_MAX {
-        errors.push(FieldError::too_long(&manager, FIELD_MANAGER_BYTES_MAX));
-    }
-    if let Some((at, letter)) = options.field_manager.char_indices().find(|(_, letter)| letter.is_control()) {
-        let detail = format!("invalid character U+{:04X} (at position {at})", letter as u32);
-        errors.push(FieldError::invalid(&manager, options.field_manager.as_str(), detail));
-    }
-    if !matches!(options.field_validation.as_str(), "" | "Ignore" | "Warn" | "Strict") {
-        let supported = ["Ignore", "Strict", "Warn"];
-        let path = FieldPath::new("fieldValidation");
-        errors.push(FieldError::not_supported(&path, options.field_validation.as_str(), &supported));
-    }
     match patch {
         Some(PatchKind::Apply) if options.field_manager.is_empty() => {
             errors.push(FieldError::required(&manager, "is required for apply patch"));
@@ -144,6 +143,19 @@ fn check_write(options: &Options, patch: Option<PatchKind>, query: &Query, error
             errors.push(FieldError::forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch"));
         }
         _ => {}
+    }
+    if options.field_manager.len() > FIELD_MANAGER_BYTES_MAX {
+        errors.push(FieldError::too_long(&manager, FIELD_MANAGER_BYTES_MAX));
+    }
+    if let Some((at, letter)) = options.field_manager.char_indices().find(|(_, letter)| letter.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", letter as u32);
+        errors.push(FieldError::invalid(&manager, options.field_manager.as_str(), detail));
+    }
+    check_dry_run(query.all("dryRun"), errors);
+    if !matches!(options.field_validation.as_str(), "" | "Ignore" | "Warn" | "Strict") {
+        let supported = ["", "Ignore", "Strict", "Warn"];
+        let path = FieldPath::new("fieldValidation");
+        errors.push(FieldError::not_supported(&path, options.field_validation.as_str(), &supported));
     }
 }
 
@@ -161,7 +173,11 @@ pub fn delete(query: &Query, body: Option<Object>, options: &mut Options) -> Res
             errors.push(FieldError::invalid(&path, policy.as_str(), rule));
         }
         if !matches!(policy.as_str(), "Foreground" | "Background" | "Orphan") {
-            errors.push(FieldError::not_supported(&path, policy.as_str(), &["Background", "Foreground", "Orphan"]));
+            errors.push(FieldError::not_supported(
+                &path,
+                policy.as_str(),
+                &["Foreground", "Background", "Orphan", "nil"],
+            ));
         }
     }
     if errors.is_empty() { Ok(read) } else { Err(invalid(Verb::Delete, &errors)) }
@@ -169,9 +185,7 @@ pub fn delete(query: &Query, body: Option<Object>, options: &mut Options) -> Res
 
 fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
     let grace = query.first("gracePeriodSeconds").filter(|text| !text.is_empty());
-    let grace = grace.map(|text| {
-        text.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
-    });
+    let grace = grace.map(|text| text.parse().map_err(|_| not_a_number(text)));
     Ok(DeleteOptions {
         grace_period_seconds: grace.transpose()?,
         propagation_policy: query.first("propagationPolicy").filter(|text| !text.is_empty()).map(str::to_string),
@@ -213,7 +227,11 @@ pub fn patch_kind(content_type: &str, strategic: bool) -> Result<PatchKind, Stat
     }
     kinds.push(PatchKind::Apply);
     let found = PatchKind::from_media_type(media_type).filter(|kind| kinds.contains(kind));
-    found.ok_or_else(|| crate::negotiate::unsupported(&kinds.iter().map(|kind| kind.media_type()).collect::<Vec<_>>()))
+    found.ok_or_else(|| match strategic {
+        // The routes of the built-in kinds say which types they take, and what they refuse never reaches a handler.
+        true => Status::unsupported_media_type("415: Unsupported Media Type"),
+        false => crate::negotiate::unsupported(&kinds.iter().map(|kind| kind.media_type()).collect::<Vec<_>>()),
+    })
 }
 
 /// Whether there is a body at all: clients send an empty one with a delete.
@@ -238,7 +256,7 @@ mod tests {
                 Verb::Create,
                 None,
                 Some(
-                    r#"422 CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All""#,
+                    r#"422 CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All""#,
                 ),
             ),
             (

@@ -44,13 +44,23 @@ pub async fn serve(front: &Front, call: &mut Call) -> Result<Response, Status> {
         call.received.header("accept"),
         &call.received.query,
         call.received.header("user-agent"),
-        Offer { shapes: true, stream: verb == Verb::Watch },
+        Offer {
+            shapes: true,
+            stream: verb == Verb::Watch,
+            routed: target.kind.protobuf,
+            listed: is_listed(verb, &info),
+        },
     )?;
     match verb {
         Verb::Get | Verb::List | Verb::Watch => read(front, call, verb, &target).await,
         Verb::Create | Verb::Update | Verb::Patch => write(front, call, verb, &target).await,
         Verb::Delete | Verb::DeleteCollection => delete(front, call, verb, &target).await,
     }
+}
+
+/// Whether the request is a read of a collection.
+fn is_listed(verb: Verb, info: &RequestInfo) -> bool {
+    matches!(verb, Verb::List | Verb::Watch) && info.name.is_empty()
 }
 
 /// `404` for a resource that does not exist, with the empty details that upstream sends.

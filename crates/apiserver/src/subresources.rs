@@ -40,17 +40,14 @@ fn named(target: &Target, body: &Object) -> Result<Target, Status> {
     if named.name.is_empty() {
         named.name = body.name().to_string();
     }
-    let (own, url) = (body.name(), &named.name);
-    if !own.is_empty() && own != url {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({own}) does not match the name on the URL ({url})"
-        )));
+    if !body.name().is_empty() && body.name() != named.name {
+        return Err(Status::bad_request(format!("name in URL does not match name in {} object", body.kind())));
     }
     let (own, url) = (body.namespace(), &named.namespace);
     if !own.is_empty() && own != url {
-        return Err(Status::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request: {own}, {url}"
-        )));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     Ok(named)
 }

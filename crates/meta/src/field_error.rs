@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::StatusCause;
+use crate::quote::quoted;
 
 /// Where in an object: `spec.containers[0].ports[2].name`, `metadata.labels[app]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +14,11 @@ pub struct FieldPath(String);
 impl FieldPath {
     pub fn root() -> Self {
         FieldPath(String::new())
+    }
+
+    /// Upstream's path of one empty name, which some rules about a whole object have.
+    pub fn unnamed() -> Self {
+        FieldPath("[]".to_string())
     }
 
     /// A path from its text.
@@ -109,11 +115,10 @@ impl FieldError {
         Self::new(FieldErrorKind::InternalError, path, Value::Null, detail)
     }
 
-    /// A value outside a closed set, which the message lists in sorted order.
+    /// A value outside a closed set, which the message lists in the order given: upstream sorts some sets and not others.
     pub fn not_supported(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut sorted: Vec<String> = supported.iter().map(|word| format!("{word:?}")).collect();
-        sorted.sort();
-        let detail = if sorted.is_empty() { String::new() } else { format!("supported values: {}", sorted.join(", ")) };
+        let words: Vec<String> = supported.iter().map(|word| quoted(word)).collect();
+        let detail = if words.is_empty() { String::new() } else { format!("supported values: {}", words.join(", ")) };
         Self::new(FieldErrorKind::NotSupported, path, value.into(), detail)
     }
 
@@ -173,7 +178,7 @@ impl FieldError {
 /// A value as Go prints it in such messages: text quoted, null as `null`, the rest as JSON.
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => quoted(text),
         other => other.to_string(),
     }
 }
@@ -194,7 +199,7 @@ mod tests {
             (FieldError::duplicate(&path, "a"), "spec.containers[0].name: Duplicate value: \"a\""),
             (
                 FieldError::not_supported(&FieldPath::new("x"), "Q", &["B", "A"]),
-                "x: Unsupported value: \"Q\": supported values: \"A\", \"B\"",
+                "x: Unsupported value: \"Q\": supported values: \"B\", \"A\"",
             ),
             (FieldError::too_long(&FieldPath::new("x"), 63), "x: Too long: may not be more than 63 bytes"),
             (FieldError::invalid(&FieldPath::new("x"), -1, "no"), "x: Invalid value: -1: no"),

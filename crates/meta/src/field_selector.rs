@@ -83,19 +83,26 @@ fn parse_term(part: &str) -> Result<FieldTerm, Status> {
     let (left, right) = (&part[..at], &part[at + 1..]);
     let (field, negated) = left.strip_suffix('!').map_or((left, false), |field| (field, true));
     let value = if negated { right } else { right.strip_prefix('=').unwrap_or(right) };
-    Ok(FieldTerm { field: field.to_string(), value: unescape(value).ok_or_else(bad)?, negated })
+    Ok(FieldTerm { field: field.to_string(), value: unescape(value)?, negated })
 }
 
-fn unescape(value: &str) -> Option<String> {
+fn unescape(value: &str) -> Result<String, Status> {
+    let bad = |why: String| Status::bad_request(format!("invalid field selector: {why}"));
     let (mut out, mut letters) = (String::with_capacity(value.len()), value.chars());
     while let Some(letter) = letters.next() {
         match letter {
-            '\\' => out.push(letters.next().filter(|next| matches!(next, '\\' | ',' | '='))?),
-            ',' | '=' => return None,
+            '\\' => match letters.next() {
+                Some(next @ ('\\' | ',' | '=')) => out.push(next),
+                next => {
+                    let sequence: String = std::iter::once('\\').chain(next).collect();
+                    return Err(bad(format!("invalid escape sequence: {sequence}")));
+                }
+            },
+            ',' | '=' => return Err(bad(format!("unescaped character in value: {}", letter as u32))),
             other => out.push(other),
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::quote::quoted;
 use crate::{Object, Status, name};
 
 /// A conjunction of requirements. An empty one matches everything.
@@ -92,9 +93,7 @@ impl LabelSelector {
 
     /// Reads the query parameter.
     pub fn parse(text: &str) -> Result<Self, Status> {
-        let requirements = Parser { rest: text.trim() }
-            .all()
-            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
+        let requirements = Parser { rest: text.trim() }.all().map_err(Status::bad_request)?;
         Ok(Self::new(requirements))
     }
 
@@ -173,7 +172,10 @@ impl<'a> Parser<'a> {
             return Ok(requirements);
         }
         loop {
-            requirements.push(self.requirement()?);
+            if let Some(token) = self.skip().operator().filter(|token| *token != "!") {
+                return Err(format!("found '{token}', expected: !, identifier, or 'end of string'"));
+            }
+            requirements.push(self.requirement().map_err(|why| format!("unable to parse requirement: {why}"))?);
             if self.skip().rest.is_empty() {
                 return Ok(requirements);
             }
@@ -201,6 +203,12 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// The operator or bracket that comes next, if one does.
+    fn operator(&self) -> Option<&'a str> {
+        let tokens = ["==", "=", "!=", "!", ",", "(", ")", "<", ">"];
+        tokens.iter().find(|token| self.rest.starts_with(**token)).map(|token| &self.rest[..token.len()])
+    }
+
     fn word(&mut self) -> &'a str {
         self.skip();
         let end = self.rest.find(|c: char| c.is_whitespace() || "=!,()<>".contains(c)).unwrap_or(self.rest.len());
@@ -213,7 +221,7 @@ impl<'a> Parser<'a> {
         let absent = self.take("!");
         let key = self.word().to_string();
         if let Some(error) = name::qualified_name(&key).into_iter().next() {
-            return Err(format!("key: Invalid value: {key:?}: {error}"));
+            return Err(format!("<nil>: Invalid value: {}: {error}", quoted(&key)));
         }
         if absent {
             return Ok(Requirement { key, operator: Operator::DoesNotExist, values: BTreeSet::new() });
@@ -306,6 +314,17 @@ mod tests {
     fn refuses_what_it_cannot_read() {
         for text in ["a b", "a in 1", "a in (1", "=x", "a=1,", "a=b c", "a=$", "a>x", ","] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_in_upstreams_words() {
+        for (text, expected) in [
+            ("=", "found '=', expected: !, identifier, or 'end of string'"),
+            ("-a", "unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist"),
+        ] {
+            let told = LabelSelector::parse(text).unwrap_err().message;
+            assert!(told.starts_with(expected), "{told}");
         }
     }
 

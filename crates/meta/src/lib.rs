@@ -12,6 +12,7 @@ pub mod media;
 pub mod name;
 pub mod object;
 pub mod quantity;
+pub mod quote;
 pub mod status;
 pub mod time;
 

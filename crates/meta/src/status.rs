@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::quote::quoted;
 use crate::{FieldError, GroupKind, GroupResource};
 
 /// Why a request was refused, as `status.reason` names it. The HTTP code follows from it unless said otherwise.
@@ -130,7 +131,7 @@ impl Status {
     }
 
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Self::new(Reason::NotFound, format!("{resource} {name:?} not found")).about(resource, name)
+        Self::new(Reason::NotFound, format!("{resource} {} not found", quoted(name))).about(resource, name)
     }
 
     /// No such path or resource type.
@@ -139,7 +140,7 @@ impl Status {
     }
 
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
-        Self::new(Reason::AlreadyExists, format!("{resource} {name:?} already exists")).about(resource, name)
+        Self::new(Reason::AlreadyExists, format!("{resource} {} already exists", quoted(name))).about(resource, name)
     }
 
     /// An update that lost a race or whose precondition does not hold.
@@ -169,7 +170,7 @@ impl Status {
             [one] => one.to_string(),
             many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
-        let mut status = Self::new(Reason::Invalid, format!("{kind} {name:?} is invalid: {listed}"));
+        let mut status = Self::new(Reason::Invalid, format!("{kind} {} is invalid: {listed}", quoted(name)));
         status.details = Some(Box::new(StatusDetails {
             name: name.to_string(),
             group: kind.group.to_string(),

@@ -250,7 +250,7 @@ async fn watches_from_a_revision_and_from_now() {
         let event = within("a watch of the present", present.try_next()).await??;
         ensure!(matches!(event, Some(WatchEvent::Deleted(_))), "{event:?}");
         let old = maps.watch(&WatchParams::default(), "abc").await;
-        ensure!(code(old) == 400, "a watch from a revision that is none");
+        ensure!(code(old) == 500, "a watch from a revision that is none");
         Ok(())
     })
     .await;

@@ -34,9 +34,23 @@ where
     let seed = StructSeed { schema, context: &context, place: &field };
     match seed.deserialize(deserializer) {
         Ok(Value::Object(map)) => Ok(Conformed { map, problems: context.problems.into_inner() }),
-        Ok(_) => Err("not a map".into()),
+        // A null is an object of which nothing is said.
+        Ok(_) => Ok(Conformed { map: Map::new(), problems: context.problems.into_inner() }),
         Err(error) => Err(context.failure.into_inner().unwrap_or_else(|| error.to_string())),
     }
+}
+
+/// Reads a value of no known type, with the duplicate fields in it.
+pub fn read_any<'de, D>(deserializer: D) -> Result<(Value, Vec<String>), String>
+where
+    D: Deserializer<'de>,
+    D::Error: fmt::Display,
+{
+    let context = Context::default();
+    let place = Place { go_path: String::new(), owner: "", go_type: "" };
+    let seed = ValueSeed { ty: &Type::Any, context: &context, place: &place };
+    let value = seed.deserialize(deserializer).map_err(|error| error.to_string())?;
+    Ok((value, context.problems.into_inner()))
 }
 
 #[derive(Default)]
@@ -145,6 +159,8 @@ impl ValueVisitor<'_> {
         let named = self.place.go_type;
         let wanted = match self.ty {
             Kinded::Struct(schema) => go_struct(schema),
+            // It reads numbers itself, and its own error does not name it.
+            Kinded::Other(Type::IntOrString) => go_name(&Type::Int32),
             Kinded::Other(_) if !named.is_empty() => named.to_string(),
             Kinded::Other(ty) => go_name(ty),
         };

@@ -17,7 +17,7 @@ pub enum WireError {
     NotJson(String),
     #[error("proto: nested deeper than {0} messages")]
     TooDeep(usize),
-    #[error("provided data does not appear to be a protobuf message, expected prefix k8s")]
+    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NotEnvelope,
     #[error("encoding {0} cannot be written: {1} is not a {2}")]
     Tree(String, String, &'static str),

@@ -58,7 +58,7 @@ impl Strategy for ConfigMap {
             }
         }
         if size > BYTES_MAX {
-            errors.push(FieldError::too_long(&FieldPath::root(), BYTES_MAX));
+            errors.push(FieldError::too_long(&FieldPath::unnamed(), BYTES_MAX));
         }
         errors
     }

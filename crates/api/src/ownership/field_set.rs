@@ -147,7 +147,8 @@ pub fn text_of(value: &Value) -> String {
     String::from_utf8(crate::codec::json_any(value)).unwrap_or_default()
 }
 
-fn shown(step: &str) -> String {
+/// A step as messages name it.
+pub fn shown(step: &str) -> String {
     match step.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", keys)) => {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::field_set::{FieldSet, text_of};
+use super::field_set::{FieldSet, shown, text_of};
 use crate::schema::{Field, ListKind, Schema, Type};
 
 /// How apply sees a value of a field.
@@ -57,21 +57,25 @@ pub fn member<'a>(schema: &'a Schema, name: &str) -> Shape<'a> {
     schema.field(name).map_or(Shape::Free, shape)
 }
 
-/// The step of a list's item. The error names the key that is missing.
+/// The step of a list's item. The error names the key that is missing; the place comes before it.
 pub fn item_step(field: &Field, schema: &Schema, item: &Value) -> Result<String, String> {
     let mut keys = Map::new();
     for key in &field.list_keys {
         let given = item.get(key.as_ref()).filter(|value| !value.is_null());
         let value = given.or_else(|| schema.field(key).and_then(|field| field.default.as_ref()));
-        match value {
-            Some(value) => keys.insert(key.to_string(), value.clone()),
-            None if schema.field(key).is_some_and(|field| !field.required) => continue,
-            None => {
+        match (value, schema.field(key)) {
+            (Some(value), _) => keys.insert(key.to_string(), value.clone()),
+            // What is always written counts as given: it is validation that refuses an empty name.
+            (None, Some(Field { omit_empty: false, pointer: false, ty: Type::String, .. })) => {
+                keys.insert(key.to_string(), "".into())
+            }
+            (None, Some(Field { omit_empty: false, pointer: false, ty: Type::Int32 | Type::Int64, .. })) => {
+                keys.insert(key.to_string(), 0.into())
+            }
+            (None, Some(Field { required: false, .. })) => continue,
+            (None, _) => {
                 let why = "has an element that omits key field";
-                return Err(format!(
-                    ".{}: associative list with keys {why} {:?} (and doesn't have default value)",
-                    field.json, key
-                ));
+                return Err(format!(": associative list with keys {why} {key:?} (and doesn't have default value)"));
             }
         };
     }
@@ -86,7 +90,7 @@ pub fn set_step(item: &Value) -> String {
 pub fn to_set(schema: &Schema, map: &Map<String, Value>) -> Result<FieldSet, String> {
     let mut set = FieldSet::default();
     for (name, value) in map {
-        let mut below = value_set(member(schema, name), value)?;
+        let mut below = value_set(member(schema, name), value).map_err(|why| format!(".{name}{why}"))?;
         // A null or an empty map is a field of its own: there is nothing below it that could be owned.
         if value.is_null() || value.as_object().is_some_and(Map::is_empty) {
             below.here = true;
@@ -102,7 +106,8 @@ fn value_set(shape: Shape<'_>, value: &Value) -> Result<FieldSet, String> {
         (Shape::Map(inner), Value::Object(map)) => {
             let mut set = FieldSet::default();
             for (key, value) in map {
-                let mut below = value_set(shape_of_entry(inner), value)?;
+                let below = value_set(shape_of_entry(inner), value);
+                let mut below = below.map_err(|why| format!(".{key}{why}"))?;
                 below.here = true;
                 set.insert(format!("f:{key}"), below);
             }
@@ -118,15 +123,12 @@ fn value_set(shape: Shape<'_>, value: &Value) -> Result<FieldSet, String> {
         (Shape::Keyed(field, schema), Value::Array(items)) => {
             let mut set = FieldSet::default();
             for item in items {
-                let mut below = value_set(Shape::Struct(schema), item)?;
-                below.here = true;
                 let step = item_step(field, schema, item)?;
+                let below = value_set(Shape::Struct(schema), item);
+                let mut below = below.map_err(|why| format!("{}{why}", shown(&step)))?;
+                below.here = true;
                 if set.below.contains_key(&step) {
-                    return Err(format!(
-                        ".{}: duplicate entries for key [{}]",
-                        field.json,
-                        step.trim_start_matches("k:")
-                    ));
+                    return Err(format!(": duplicate entries for key {}", shown(&step)));
                 }
                 set.insert(step, below);
             }

@@ -41,17 +41,39 @@ pub enum PatchError {
     TooLarge,
 }
 
-/// Reads a patch and checks its size.
-pub fn parse(patch: &[u8]) -> Result<Vec<Operation>, Status> {
-    let operations: Vec<Operation> =
-        serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-    if operations.len() > OPERATIONS_MAX {
+/// The members of an operation.
+const MEMBERS: [&str; 4] = ["op", "path", "from", "value"];
+
+/// Reads a patch and checks its size. Besides: what in it nobody knows or was said twice.
+pub fn parse(patch: &[u8]) -> Result<(Vec<Operation>, Vec<String>), Status> {
+    let undecodable = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
+    let (patch, mut problems) = super::parse(patch)?;
+    let Value::Array(items) = patch else {
+        return Err(undecodable(super::not_a(&patch, "[]handlers.jsonPatchOp")));
+    };
+    for (index, item) in items.iter().enumerate() {
+        let unknown = item.as_object().into_iter().flat_map(|item| item.keys());
+        let unknown = unknown.filter(|key| !MEMBERS.contains(&key.as_str()));
+        problems.extend(unknown.map(|key| format!("unknown field \"[{index}].{key}\"")));
+    }
+    let count = items.len();
+    let operations: Result<Vec<Operation>, _> = items.into_iter().map(Operation::deserialize).collect();
+    let operations = operations.map_err(|error| undecodable(error.to_string()))?;
+    if count > OPERATIONS_MAX {
         return Err(Status::too_large(format!(
-            "Request entity too large: The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
-            operations.len()
+            "Request entity too large: The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}"
         )));
     }
-    Ok(operations)
+    Ok((operations, problems.into_iter().map(|problem| format!("json patch {problem}")).collect()))
+}
+
+/// The maps that the operations go into.
+pub fn touched(operations: &[Operation]) -> Value {
+    let mut touched = Value::Object(serde_json::Map::new());
+    for pointer in operations.iter().flat_map(|operation| [&operation.path, &operation.from]).flatten() {
+        super::printed::touch(&mut touched, pointer);
+    }
+    touched
 }
 
 /// Applies the operations in order. On an error the document is left half changed and must be thrown away.
@@ -62,21 +84,19 @@ pub fn apply(document: &mut Value, operations: &[Operation]) -> Result<(), Patch
 
 fn one(document: &mut Value, operation: &Operation, copied_bytes: &mut usize) -> Result<(), PatchError> {
     let path = operation.path.as_deref().ok_or(PatchError::MissingField("path"))?;
-    let value = || operation.value.clone().ok_or(PatchError::MissingField("value"));
+    // To upstream's library, a value that is not given is a null.
+    let value = || operation.value.clone().unwrap_or_default();
     let from = || operation.from.as_deref().ok_or(PatchError::MissingField("from"));
     match operation.op.as_str() {
-        "add" => add(document, &operation.op, path, value()?),
+        "add" => add(document, &operation.op, path, value()),
         "remove" => remove(document, &operation.op, path).map(drop),
-        "replace" => {
-            *find_mut(document, &operation.op, path)? = value()?;
-            Ok(())
-        }
+        "replace" => replace(document, path, value()),
         "move" => {
             let value = remove(document, &operation.op, from()?)?;
             add(document, &operation.op, path, value)
         }
         "copy" => {
-            let value = find(document, from()?).cloned().ok_or_else(|| missing(&operation.op, path))?;
+            let value = copied(document, from()?)?;
             *copied_bytes += value.to_string().len();
             if *copied_bytes > COPIED_BYTES_MAX {
                 return Err(PatchError::TooLarge);
@@ -159,6 +179,28 @@ fn add(document: &mut Value, op: &str, path: &str, value: Value) -> Result<(), P
             _ => Err(PatchError::Index(last)),
         },
         _ => Err(missing(op, path)),
+    }
+}
+
+/// A member of a map need not have been there.
+fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), PatchError> {
+    if let Ok((parent, last)) = split("replace", path)
+        && let Value::Object(map) = find_mut(document, "replace", parent)?
+    {
+        map.insert(last, value);
+        return Ok(());
+    }
+    *find_mut(document, "replace", path)? = value;
+    Ok(())
+}
+
+/// What stands there; a null when it is a member that the map has not.
+fn copied(document: &Value, from: &str) -> Result<Value, PatchError> {
+    let parent = from.rsplit_once('/').and_then(|(parent, _)| find(document, parent));
+    match find(document, from) {
+        Some(value) => Ok(value.clone()),
+        None if parent.is_some_and(Value::is_object) => Ok(Value::Null),
+        None => Err(missing("copy", from)),
     }
 }
 

@@ -5,9 +5,12 @@ use meta::{Reason, Status};
 use serde_json::{Map, Value};
 
 use super::order;
+use super::printed::{go_map, go_value};
 use crate::schema::{Field, Schema, Type};
 
 const DIRECTIVE: &str = "$patch";
+/// What the directive may say.
+const KNOWN: [&str; 3] = ["merge", "replace", "delete"];
 const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
 const ELEMENT_ORDER: &str = "$setElementOrder/";
@@ -24,7 +27,7 @@ fn merge_map(schema: Option<&Schema>, mut original: Tree, mut patch: Tree) -> Re
         None | Some("merge") => {}
         Some("replace") => return Ok(patch),
         Some("delete") => return Ok(Map::new()),
-        Some(other) => return Err(Status::internal(format!("unknown patch type found: {other}"))),
+        Some(other) => return Err(unknown_directive(other, patch)),
     }
     retain_keys(&mut original, &mut patch)?;
     ordered_lists(schema, &mut original, &mut patch)?;
@@ -98,14 +101,20 @@ fn retain_keys(original: &mut Tree, patch: &mut Tree) -> Result<(), Status> {
     };
     let keeps = |key: &str| retained.iter().any(|kept| kept.as_str() == Some(key));
     if patch.iter().any(|(key, value)| !key.starts_with('$') && !value.is_null() && !keeps(key)) {
-        return Err(unfit());
+        return Err(Status::bad_request("invalid patch format of retainKeys"));
     }
     original.retain(|key, _| keeps(key));
     Ok(())
 }
 
-fn unfit() -> Status {
-    Status::new(Reason::Invalid, "the server rejected our request due to an error in our request")
+/// An error that upstream answers as it is, with neither a reason nor details.
+fn unfit(why: String) -> Status {
+    Status::new(Reason::Unknown, why)
+}
+
+fn unknown_directive(directive: &str, mut patch: Tree) -> Status {
+    patch.insert(DIRECTIVE.into(), directive.into());
+    unfit(format!("unknown patch type: {directive} in map: {}", go_map(&patch)))
 }
 
 /// Merges the lists whose order the patch states, and takes them out of the patch.
@@ -135,6 +144,7 @@ fn ordered_lists(schema: Option<&Schema>, original: &mut Tree, patch: &mut Tree)
         let field = schema.and_then(|schema| schema.field(key));
         let merged = match field {
             Some(field) if field.patch.merge => {
+                check_order(field, new.as_deref().unwrap_or_default(), &order)?;
                 merge_list(field, old.unwrap_or_default(), new.unwrap_or_default(), &order)?
             }
             _ => new.or(old).unwrap_or_default(),
@@ -142,6 +152,21 @@ fn ordered_lists(schema: Option<&Schema>, original: &mut Tree, patch: &mut Tree)
         original.insert(key.to_string(), Value::Array(merged));
     }
     Ok(())
+}
+
+/// What the patch sets has to stand in the order that it states, in that order.
+fn check_order(field: &Field, new: &[Value], order: &[Value]) -> Result<(), Status> {
+    let key = field.patch.merge_key.as_ref();
+    let is_deleted = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
+    let same = |a: &Value, b: &Value| if key.is_empty() { a == b } else { a.get(key) == b.get(key) };
+    let mut rest = order.iter();
+    let kept = new.iter().filter(|item| !is_deleted(item));
+    let fits = order.is_empty() || kept.into_iter().all(|item| rest.any(|stated| same(stated, item)));
+    if fits {
+        return Ok(());
+    }
+    let (new, order) = (go_value(&Value::Array(new.to_vec())), go_value(&Value::Array(order.to_vec())));
+    Err(unfit(format!("The order in patch list:\n{new}\n doesn't match $setElementOrder list:\n{order}\n")))
 }
 
 fn merge_list(field: &Field, old: Vec<Value>, mut new: Vec<Value>, order: &[Value]) -> Result<Vec<Value>, Status> {
@@ -157,13 +182,20 @@ fn merge_list(field: &Field, old: Vec<Value>, mut new: Vec<Value>, order: &[Valu
         new.retain(|item| item.get(DIRECTIVE).is_none());
         return Ok(new);
     }
+    if !new.iter().chain(&old).all(Value::is_object) {
+        let both = go_value(&Value::Array(vec![old.into(), new.into()]));
+        return Err(unfit(format!("list element types are not identical: {both}")));
+    }
     let server = old.clone();
     let mut merged = old;
     for item in new {
-        let Value::Object(mut item) = item else { return Err(unfit()) };
+        let Value::Object(mut item) = item else { continue };
+        if let Some(other) = item.get(DIRECTIVE).and_then(Value::as_str).filter(|text| !KNOWN.contains(text)) {
+            let other = other.to_string();
+            return Err(unknown_directive(&other, item));
+        }
         let Some(wanted) = item.get(key).cloned() else {
-            let shown = Value::Object(item).to_string();
-            return Err(Status::internal(format!("map: {shown} does not contain declared merge key: {key}")));
+            return Err(unfit(format!("map: {} does not contain declared merge key: {key}", go_map(&item))));
         };
         let at = merged.iter().position(|other| other.get(key) == Some(&wanted));
         match (item.get(DIRECTIVE).and_then(Value::as_str), at) {
@@ -194,6 +226,10 @@ fn merge_scalars(old: Vec<Value>, new: Vec<Value>, order: &[Value]) -> Vec<Value
 }
 
 fn delete_scalars(original: &mut Tree, key: &str, gone: &Value) -> Result<(), Status> {
+    // Of a list that is not there, nothing is deleted, in whatever form.
+    if !original.contains_key(key) {
+        return Ok(());
+    }
     let Value::Array(gone) = gone else {
         return Err(Status::bad_request("invalid patch format of primitive list"));
     };

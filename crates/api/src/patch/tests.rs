@@ -15,7 +15,7 @@ fn deployment() -> crate::SchemaRef {
 
 fn strategic(before: Value, patch: Value) -> Value {
     let patched = strategic_merge_patch(&deployment(), object(before), patch.to_string().as_bytes());
-    patched.unwrap().into_value()
+    patched.unwrap().object.into_value()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn json_patch_operations() {
     ];
     for (patch, after) in cases {
         let patched = json_patch(object(before.clone()), patch.to_string().as_bytes()).unwrap();
-        assert_eq!(patched.into_value(), after, "{patch}");
+        assert_eq!(patched.object.into_value(), after, "{patch}");
     }
 }
 
@@ -69,7 +69,7 @@ fn copies_of_copies_are_bounded() {
 fn merge_patch_removes_merges_and_replaces() {
     let before = json!({"a": "b", "c": {"d": 1, "e": [1]}});
     let patched = merge_patch(object(before), br#"{"a":null,"c":{"e":[2],"f":{"g":null,"h":1}}}"#).unwrap();
-    assert_eq!(patched.into_value(), json!({"c": {"d": 1, "e": [2], "f": {"h": 1}}}));
+    assert_eq!(patched.object.into_value(), json!({"c": {"d": 1, "e": [2], "f": {"h": 1}}}));
     assert_eq!(merge_patch(object(json!({})), b"[]").unwrap_err().code, 400);
 }
 

@@ -3,8 +3,11 @@
 //! Each thing that is taken on (a user, each group, a uid, each extra value) is a question of its own to authorization, asked
 //! as the real user. The answer replaces the identity for the rest of the chain.
 
+use std::collections::BTreeMap;
+
 use http::HeaderMap;
 use meta::Status;
+use meta::quote::quoted;
 
 use super::{ANONYMOUS_USER, AUTHENTICATED_GROUP, UNAUTHENTICATED_GROUP};
 use crate::authz::forbidden::forbidden;
@@ -32,8 +35,7 @@ pub fn impersonate(
         if groups.is_empty() && extra.is_empty() && uid.is_empty() {
             return Ok(None);
         }
-        let asked = format!("requested {groups:?} without impersonating a user");
-        return Err(Status::bad_request(asked));
+        return Err(Status::bad_request(nobody(uid, &groups, &extra)));
     }
     let ask = |attributes: Attributes<'_>| match authorizer.authorize(&attributes) {
         (Decision::Allow, _) => Ok(()),
@@ -66,6 +68,25 @@ pub fn impersonate(
     }
     add_everybody(&mut identity);
     Ok(Some(identity))
+}
+
+/// The refusal of a request that asks for all but a user, with what it asks for as Go prints it.
+fn nobody(uid: &str, groups: &[&str], extra: &[(String, String)]) -> String {
+    let list = |values: &[&str]| {
+        let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+        format!("[]string{{{}}}", values.join(", "))
+    };
+    let groups = if groups.is_empty() { "[]string(nil)".to_string() } else { list(groups) };
+    let mut by_key: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, value) in extra {
+        by_key.entry(key).or_default().push(value);
+    }
+    let pairs: Vec<String> = by_key.iter().map(|(key, values)| format!("{}:{}", quoted(key), list(values))).collect();
+    let extra = if pairs.is_empty() { "(nil)".to_string() } else { format!("{{{}}}", pairs.join(", ")) };
+    let uid = quoted(uid);
+    format!(
+        "requested &user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:{groups}, Extra:map[string][]string{extra}}} without impersonating a user name"
+    )
 }
 
 /// Adds the group of all authenticated (or, for the anonymous user, all unauthenticated) unless one of them was asked for.

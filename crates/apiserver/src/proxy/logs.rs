@@ -96,7 +96,7 @@ fn parameters(query: &Query, pod: &str) -> Result<String, Status> {
         let path = FieldPath::new(name);
         if name == "sinceSeconds" && since_time.is_some() {
             let rule = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-            errors.push(FieldError::forbidden(&FieldPath::root(), rule));
+            errors.push(FieldError::forbidden(&FieldPath::unnamed(), rule));
         } else if number < least {
             errors.push(FieldError::invalid(&path, number, rule));
         }

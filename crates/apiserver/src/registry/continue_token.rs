@@ -3,8 +3,11 @@
 //! A token names a revision, so that all pages show one moment. The revision -1 stands for "whatever is current": an expired
 //! list is answered with such a token, for clients that would rather go on with what there is.
 
-use base64::Engine;
+use api::codec::go_json;
+use base64::alphabet::URL_SAFE;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, Engine};
 use meta::Status;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +23,8 @@ pub struct ContinueToken {
     pub after: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Written {
     v: String,
     rv: i64,
@@ -35,11 +39,22 @@ impl ContinueToken {
     }
 
     pub fn decode(text: &str) -> Result<Self, Status> {
-        let refused = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| refused(&error.to_string()))?;
-        let written: Written = serde_json::from_slice(&bytes).map_err(|error| refused(&error.to_string()))?;
-        if written.v != VERSION {
-            return Err(refused(&format!("server does not recognize this encoded version {:?}", written.v)));
+        let refused =
+            |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = decode_base64(text).map_err(|why| refused(&why))?;
+        let text = go_json::check(&bytes).map_err(|why| refused(&why))?;
+        let written: Written = serde_json::from_slice(&text).map_err(|error| refused(&error.to_string()))?;
+        let (version, unknown) = (written.v.as_str(), "server does not recognize this encoded version");
+        match version {
+            VERSION => {}
+            "" => return Err(refused(unknown)),
+            _ => return Err(refused(&format!("{unknown} {version}"))),
+        }
+        if written.start.is_empty() {
+            return Err(refused(&format!("encoded start key empty (version {VERSION})")));
+        }
+        if written.rv == 0 {
+            return Err(refused(&format!("incorrect encoded start resourceVersion (version {VERSION})")));
         }
         let after = written.start.strip_suffix('\0').ok_or_else(|| refused("malformed start"))?;
         let plain = !after.is_empty() && after.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
@@ -48,11 +63,23 @@ impl ContinueToken {
         }
         let revision = match written.rv {
             CURRENT => None,
-            0 => return Err(refused("incorrect encoded start resourceVersion")),
             rv => Some(u64::try_from(rv).map_err(|_| refused("incorrect encoded start resourceVersion"))?),
         };
         Ok(ContinueToken { revision, after: after.to_string() })
     }
+}
+
+/// Base64 without padding, as Go reads it: the bits that the last letter has too many do not matter.
+fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone);
+    GeneralPurpose::new(&URL_SAFE, lenient).decode(text).map_err(|error| match error {
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => {
+            format!("illegal base64 data at input byte {at}")
+        }
+        _ => format!("illegal base64 data at input byte {}", text.len()),
+    })
 }
 
 #[cfg(test)]

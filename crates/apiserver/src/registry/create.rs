@@ -1,6 +1,6 @@
 //! Create: from a decoded body to a stored object.
 
-use meta::{Object, Status};
+use meta::{Object, Reason, Status};
 use serde_json::Value;
 
 use super::commit::{Write, Written};
@@ -90,7 +90,7 @@ impl Registry {
 
 fn prepare_body(cx: &Context, target: &Target, mut body: Object) -> Result<Object, Status> {
     if !body.resource_version().is_empty() {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Status::new(Reason::Unknown, "resourceVersion should not be set on objects to be created"));
     }
     metadata::match_target(target, &mut body)?;
     metadata::dedup_owners(cx, &mut body);

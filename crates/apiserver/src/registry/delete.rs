@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::Kind;
 use client::door::DeleteOptions;
 use meta::status::StatusDetails;
-use meta::{Object, Status};
+use meta::{GroupResource, Object, Status};
 use serde_json::Value;
 
 use super::commit::{Write, Written};
@@ -202,7 +202,9 @@ fn set_propagation(object: &mut Object, options: &DeleteOptions) -> bool {
 }
 
 fn check_preconditions(target: &Target, options: &DeleteOptions, current: &Stored) -> Result<(), Status> {
-    let refused = |why: String| Err(Status::conflict(&target.group_resource(), &target.name, why));
+    // Upstream names the kind here, where conflicts name the resource elsewhere.
+    let kind = GroupResource::new(&target.kind.group, &target.kind.kind);
+    let refused = |why: String| Err(Status::conflict(&kind, &target.name, why));
     if let Some(uid) = options.precondition_uid.as_deref().filter(|uid| **uid != *current.header.uid) {
         let own = &current.header.uid;
         return refused(format!(

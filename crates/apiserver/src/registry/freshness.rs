@@ -1,7 +1,8 @@
 //! What `resourceVersion` and `resourceVersionMatch` ask of a read.
 
 use client::door::Options;
-use meta::Status;
+use meta::quote::quoted;
+use meta::{Reason, Status};
 
 /// How fresh an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,17 +30,23 @@ impl Freshness {
     }
 }
 
-/// A `resourceVersion`; none when it is not given.
+/// A `resourceVersion`; none when it is not given. Upstream does not know the reason of its own refusal.
 pub fn parse(text: &str) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
     let parsed = text.parse().map_err(|_| {
-        Status::bad_request(format!(
-            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-        ))
+        let why = not_a_number(text).message;
+        Status::new(Reason::Unknown, format!("resourceVersion: Invalid value: {}: {why}", quoted(text)))
     });
     parsed.map(Some)
+}
+
+/// Go's error about a text that should be a revision, as upstream answers it.
+pub fn not_a_number(text: &str) -> Status {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    Status::new(Reason::Unknown, format!("strconv.ParseUint: parsing {}: {why}", quoted(text)))
 }
 
 #[cfg(test)]
@@ -65,6 +72,6 @@ mod tests {
             };
             assert_eq!(Freshness::of(&options).unwrap(), expected, "{version} {rule} {limit}");
         }
-        assert_eq!(parse("x").unwrap_err().code, 400);
+        assert_eq!(parse("x").unwrap_err().code, 500);
     }
 }

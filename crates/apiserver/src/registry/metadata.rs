@@ -21,10 +21,9 @@ pub fn match_target(target: &Target, body: &mut Object) -> Result<(), Status> {
         if namespace.is_empty() {
             body.set_meta("namespace", target.namespace.as_str());
         } else if namespace != target.namespace {
-            let request = &target.namespace;
-            return Err(Status::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request: the namespace of the object ({namespace}) does not match the namespace on the request ({request})"
-            )));
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
     } else if !namespace.is_empty() {
         body.set_meta("namespace", Value::Null);
@@ -38,6 +37,16 @@ pub fn match_target(target: &Target, body: &mut Object) -> Result<(), Status> {
     }
     let (own, url) = (body.name(), &target.name);
     Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({url})")))
+}
+
+/// An update has to name its object in the body too.
+pub fn require_name(target: &Target, body: &Object) -> Result<(), Status> {
+    if !body.name().is_empty() {
+        return Ok(());
+    }
+    let name = &target.name;
+    let why = "name must be provided";
+    Err(Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: {why}")))
 }
 
 /// Drops owner references that occur twice, and warns.

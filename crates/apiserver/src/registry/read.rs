@@ -20,6 +20,14 @@ const STORE_PAGE_ENTRIES: usize = 500;
 const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 const VERSION_EXPIRED: &str = "The resourceVersion for the provided list is too old.";
 
+/// A list of exactly one revision of the future is not worth another try, as far as upstream says.
+fn without_retry(mut status: Status) -> Status {
+    if let Some(details) = &mut status.details {
+        details.retry_after_seconds = 0;
+    }
+    status
+}
+
 impl Registry {
     pub(super) fn cache_of(&self, target: &Target, verb: &str) -> Result<Arc<KindCache>, Status> {
         let storage = target.kind.stored.as_ref().ok_or_else(|| target.method_not_allowed(verb))?;
@@ -70,9 +78,11 @@ impl Registry {
         if !cx.options.continue_token.is_empty() {
             return self.next_page(cx, &asked).await;
         }
-        match Freshness::of(&cx.options)? {
+        let freshness = Freshness::of(&cx.options)
+            .map_err(|status| Status::bad_request(format!("invalid resource version: {}", status.message)))?;
+        match freshness {
             Freshness::Exact(revision) => {
-                self.cache.reach(revision).await?;
+                self.cache.reach(revision).await.map_err(without_retry)?;
                 self.past_page(&asked, revision, "").await.map_err(|error| match error {
                     StoreError::Compacted { .. } => Status::expired(VERSION_EXPIRED),
                     other => feed::status(other),

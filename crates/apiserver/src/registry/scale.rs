@@ -5,6 +5,7 @@ use std::sync::Arc;
 use meta::{GroupVersionKind, LabelSelector, Object, Status};
 use serde_json::{Map, Value, json};
 
+use super::metadata;
 use super::update::{ATTEMPTS_MAX, Revision};
 use super::{Answer, Outcome, Registry, Target, patching};
 use crate::context::Context;
@@ -65,7 +66,12 @@ impl Registry {
             let current = self.read_latest(target).await?;
             let shown = read(target, &current)?;
             let wanted = match &revision {
-                Revision::Replace(body) => body.clone(),
+                Revision::Replace(body) => {
+                    let mut body = body.clone();
+                    metadata::require_name(target, &body)?;
+                    metadata::match_target(target, &mut body)?;
+                    body
+                }
                 Revision::Patch(kind, patch) => patching::apply(self, cx, target, *kind, patch, Some(&shown))?,
                 Revision::Edit(_) => return Err(Status::internal("a scale is replaced or patched")),
             };

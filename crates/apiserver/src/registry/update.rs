@@ -8,6 +8,7 @@ use client::door::PatchKind;
 use meta::{FieldError, FieldPath, Object, Status};
 
 use super::commit::{Write, Written};
+use super::freshness;
 use super::metadata::{self, validation};
 use super::ownership::{self, Origin};
 use super::writing::refuse_invalid;
@@ -119,9 +120,10 @@ impl Registry {
             _ => self.as_requested(target, old.clone())?,
         };
         let mut body = revision.apply(self, cx, target, &shown)?;
+        metadata::require_name(target, &body)?;
         metadata::match_target(target, &mut body)?;
         metadata::dedup_owners(cx, &mut body);
-        let conditional = check_preconditions(target, row, &body, current)?;
+        let conditional = check_preconditions(target, row, &body, current, revision)?;
         let mut new = match revision {
             Revision::Edit(_) => body,
             _ => self.complete(target, row, body)?,
@@ -213,9 +215,17 @@ fn same(new: &Object, old: &Object) -> bool {
 }
 
 /// Checks uid and resource version of a body against what is stored; true when the body names a version.
-fn check_preconditions(target: &Target, row: &Kind, body: &Object, current: &Stored) -> Result<bool, Status> {
+fn check_preconditions(
+    target: &Target,
+    row: &Kind,
+    body: &Object,
+    current: &Stored,
+    revision: &Revision,
+) -> Result<bool, Status> {
     let resource = target.group_resource();
-    if !body.uid().is_empty() && body.uid() != &*current.header.uid {
+    // In a patch, another uid is no precondition but a change that is not allowed.
+    let is_patch = matches!(revision, Revision::Patch(..));
+    if !is_patch && !body.uid().is_empty() && body.uid() != &*current.header.uid {
         let why = format!(
             "Precondition failed: UID in precondition: {}, UID in object meta: {}",
             body.uid(),
@@ -231,6 +241,7 @@ fn check_preconditions(target: &Target, row: &Kind, body: &Object, current: &Sto
             Err(Status::invalid(&row.group_kind(), &target.name, &[error]))
         }
         version if version == current.revision.to_string() => Ok(true),
+        version if version.parse::<u64>().is_err() => Err(freshness::not_a_number(version)),
         _ => Err(Status::modified(&resource, &target.name)),
     }
 }

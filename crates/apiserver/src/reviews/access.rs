@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meta::{FieldError, FieldPath, Object, Status};
+use meta::{FieldError, FieldPath, GroupKind, Object, Status};
 use serde_json::{Map, Value};
 
 use super::Whose;
@@ -22,7 +22,8 @@ pub fn review(
 ) -> Result<Object, Status> {
     let errors = validate(whose, &body, &target.namespace);
     if !errors.is_empty() {
-        return Err(Status::invalid(&target.kind.group_kind(), "", &errors));
+        // Upstream knows the kind of what it refuses here by its group alone.
+        return Err(Status::invalid(&GroupKind::new(&target.kind.group, ""), "", &errors));
     }
     let user = if whose == Whose::Own { asker.clone() } else { named_user(&body) };
     let (decision, reason) = ask(authorizer, &user, &body);
@@ -43,7 +44,7 @@ fn validate(whose: Whose, body: &Object, namespace: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (resource, path) = (body.get(&["spec", "resourceAttributes"]), body.get(&["spec", "nonResourceAttributes"]));
     if resource.is_some() == path.is_some() {
-        errors.push(FieldError::invalid(&spec, path.cloned().unwrap_or(Value::Null), EXACTLY_ONE));
+        errors.push(FieldError::invalid(&spec, path.map_or(Value::Null, internal_path), EXACTLY_ONE));
     }
     if whose != Whose::Own && body.str_at(&["spec", "user"]).is_empty() && body.list_at(&["spec", "groups"]).is_empty()
     {
@@ -61,6 +62,12 @@ fn validate(whose: Whose, body: &Object, namespace: &str) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// `nonResourceAttributes` with the names of Go's own fields, as upstream's errors show them.
+fn internal_path(path: &Value) -> Value {
+    let text = |field: &str| path.get(field).cloned().unwrap_or_else(|| "".into());
+    serde_json::json!({"Path": text("path"), "Verb": text("verb")})
 }
 
 fn named_user(body: &Object) -> Identity {

@@ -1,7 +1,7 @@
 //! Binding: the scheduler's decision becomes `spec.nodeName`, once and for good.
 
 use client::Verb;
-use meta::{FieldError, FieldPath, GroupKind, GroupResource, Object, Status};
+use meta::{FieldError, FieldPath, GroupResource, Object, Reason, Status};
 use serde_json::{Value, json};
 
 use super::named;
@@ -41,7 +41,10 @@ fn check(binding: &Object) -> Result<&str, Status> {
     if errors.is_empty() {
         return Ok(name);
     }
-    Err(Status::invalid(&GroupKind::new("", "Binding"), binding.name(), &errors))
+    // Upstream answers with the bare errors, as ones whose reason it does not know.
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let told = if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
+    Err(Status::new(Reason::Unknown, told))
 }
 
 fn assign(pod: &mut Object, binding: &Object, node: &str, now: &str) -> Result<(), String> {

@@ -110,7 +110,10 @@ async fn bind(registry: &Registry, target: &Target, body: &Object, claims: &mut 
         ("v1", "Secret") => ("secrets", target.namespace.as_str()),
         ("v1", "Node") => ("minions", ""),
         (version, kind) => {
-            return Err(Status::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}")));
+            let slash = if version.contains('/') { "" } else { "/" };
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {slash}{version}, Kind={kind}"
+            )));
         }
     };
     let resource = GroupResource::new("", if segment == "minions" { "nodes" } else { segment });
