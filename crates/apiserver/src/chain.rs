@@ -73,6 +73,9 @@ pub struct Call {
 impl Front {
     /// Answers one request, whatever happens to it.
     pub async fn answer(self: Arc<Self>, received: Received) -> Response {
+        if !received.is_well_escaped() {
+            return crate::http::text(http::StatusCode::BAD_REQUEST, "400 Bad Request");
+        }
         let started = self.clock.instant();
         let mut call = Call::new(received, started);
         let inflight = self.metrics.begin(&call.info);

@@ -216,7 +216,7 @@ mod tests {
             (
                 r#"{"kind":7,"apiVersion":"v1","metadata":{}}"#,
                 format!(
-                    r#"{no_kind}json: cannot unmarshal number into Go struct field .kind of type string ({{"kind":7,"apiVersion":"v1","me ...)"#
+                    r#"{no_kind}json: cannot unmarshal number into Go struct field .kind of type string ({{"kind":7,"apiVersion":"v1","m ...)"#
                 ),
             ),
         ] {

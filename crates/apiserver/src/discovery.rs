@@ -18,7 +18,9 @@ use sha2::{Digest, Sha256};
 use crate::chain::Call;
 use crate::encode::answer::document;
 use crate::http::{Body, Response, answer};
+use crate::negotiate::{self, Offer};
 use crate::registry::Registry;
+use crate::resources::no_such_resource;
 
 /// Documents that do not come from the kinds table, by path.
 #[derive(Clone, Default)]
@@ -81,14 +83,18 @@ impl Documents {
             let list = aggregated::list(&groups(&kinds), path == "/api", version);
             return Ok(Some(tagged(&list, &aggregated::content_type(version), call)?));
         }
+        let (query, agent) = (&call.received.query, call.received.header("user-agent"));
+        negotiate::negotiate(call.received.header("accept"), query, agent, Offer::default())?;
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let groups = groups(&kinds);
         let found = match parts.as_slice() {
             ["api"] => Some(legacy::versions(&self.server_address)),
             ["apis"] => Some(legacy::group_list(&groups)),
-            ["api", version] => legacy::resource_list(&groups, "", version),
+            ["api", version] => Some(legacy::resource_list(&groups, "", version).ok_or_else(no_such_resource)?),
             ["apis", group] => legacy::group(&groups, group),
-            ["apis", group, version] => legacy::resource_list(&groups, group, version),
+            ["apis", group, version] => {
+                Some(legacy::resource_list(&groups, group, version).ok_or_else(no_such_resource)?)
+            }
             _ => None,
         };
         found.map(|document| tagged(&document, "application/json", call)).transpose()

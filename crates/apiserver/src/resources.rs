@@ -33,7 +33,14 @@ pub async fn serve(front: &Front, call: &mut Call) -> Result<Response, Status> {
     if let Some(response) = stream(front, call, &kind, &info).await {
         return response;
     }
+    if *call.received.method() == http::Method::HEAD {
+        return Err(method_not_allowed());
+    }
     let verb = verb(&kind, &info)?;
+    check_name(&info)?;
+    if let Some(warning) = deprecated(&kind) {
+        call.warnings.add(warning.to_string());
+    }
     let target = Target {
         namespace: if kind.namespaced() { info.namespace.clone() } else { String::new() },
         name: if verb == Verb::Watch || !info.names_one_object() { String::new() } else { info.name.clone() },
@@ -58,13 +65,34 @@ pub async fn serve(front: &Front, call: &mut Call) -> Result<Response, Status> {
     }
 }
 
+/// A name that no path could hold is refused before it is looked for.
+fn check_name(info: &RequestInfo) -> Result<(), Status> {
+    let wrong = if info.names_one_object() { meta::name::path_segment(&info.name) } else { Vec::new() };
+    match wrong.first() {
+        Some(why) => {
+            let name = meta::quote::quoted(&info.name);
+            Err(Status::bad_request(format!("Name parameter invalid: {name}: {why}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What clients of a kind that is on its way out are told with every answer.
+fn deprecated(kind: &Kind) -> Option<&'static str> {
+    match (&*kind.group, &*kind.version, &*kind.kind) {
+        ("", "v1", "Endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "v1", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
+}
+
 /// Whether the request is a read of a collection.
 fn is_listed(verb: Verb, info: &RequestInfo) -> bool {
     matches!(verb, Verb::List | Verb::Watch) && info.name.is_empty()
 }
 
 /// `404` for a resource that does not exist, with the empty details that upstream sends.
-fn no_such_resource() -> Status {
+pub fn no_such_resource() -> Status {
     let mut status = Status::no_such_resource();
     status.details = Some(Box::default());
     status
@@ -110,7 +138,10 @@ fn verb(kind: &Kind, info: &RequestInfo) -> Result<Verb, Status> {
         has(&kind.verbs) && !creates && !whole
     } else {
         let subresource = kind.subresource(&info.subresource).ok_or_else(no_such_resource)?;
-        has(&subresource.verbs) && info.rest.as_ref().is_none_or(String::is_empty)
+        if info.rest.as_ref().is_some_and(|rest| !rest.is_empty()) {
+            return Err(no_such_resource());
+        }
+        has(&subresource.verbs)
     };
     if allowed { Ok(verb) } else { Err(method_not_allowed()) }
 }

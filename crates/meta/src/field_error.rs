@@ -70,11 +70,13 @@ pub struct FieldError {
     /// The offending value, shown for kinds where it helps.
     pub value: Value,
     pub detail: String,
+    /// The value as upstream shows it, where that is not its JSON with sorted keys.
+    pub shown: Option<String>,
 }
 
 impl FieldError {
     fn new(kind: FieldErrorKind, path: &FieldPath, value: Value, detail: impl Into<String>) -> Self {
-        FieldError { kind, path: path.clone(), value, detail: detail.into() }
+        FieldError { kind, path: path.clone(), value, detail: detail.into(), shown: None }
     }
 
     pub fn required(path: &FieldPath, detail: impl Into<String>) -> Self {
@@ -122,6 +124,12 @@ impl FieldError {
         Self::new(FieldErrorKind::NotSupported, path, value.into(), detail)
     }
 
+    /// Shows the value in this text instead.
+    pub fn shown_as(mut self, text: impl Into<String>) -> Self {
+        self.shown = Some(text.into());
+        self
+    }
+
     /// The message without the path, as the cause of a `Status` carries it.
     pub fn body(&self) -> String {
         let heading = match self.kind {
@@ -145,7 +153,7 @@ impl FieldError {
         let mut body = heading.to_string();
         if shows_value {
             body.push_str(": ");
-            body.push_str(&shown(&self.value));
+            body.push_str(&self.shown.clone().unwrap_or_else(|| shown(&self.value)));
         }
         if !self.detail.is_empty() {
             body.push_str(": ");

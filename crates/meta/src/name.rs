@@ -2,6 +2,8 @@
 
 const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SUBDOMAIN_UNDERSCORE_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+const SYSCTL_MESSAGE: &str = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 const LABEL_1035_MESSAGE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED_MESSAGE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
@@ -11,6 +13,11 @@ const ENV_NAME_MESSAGE: &str =
 
 fn too_long(max: usize) -> String {
     format!("must be no more than {max} bytes")
+}
+
+/// Rules about names that upstream has not moved to its newer package say characters, and count bytes too.
+fn too_long_name(max: usize) -> String {
+    format!("must be no more than {max} characters")
 }
 
 fn is_lower(byte: u8) -> bool {
@@ -34,7 +41,7 @@ fn is_label(text: &str) -> bool {
 pub fn dns1123_label(name: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if name.len() > 63 {
-        errors.push(too_long(63));
+        errors.push(too_long_name(63));
     }
     if !is_label(name) {
         let only_length = framed(name, is_lower, |byte| byte == b'-' || byte == b'.') && name.split('.').all(is_label);
@@ -45,9 +52,13 @@ pub fn dns1123_label(name: &str) -> Vec<String> {
 
 /// RFC 1123 subdomain, at most 253 bytes: most object names.
 pub fn dns1123_subdomain(name: &str) -> Vec<String> {
+    subdomain(name, too_long_name(253))
+}
+
+fn subdomain(name: &str, too_long: String) -> Vec<String> {
     let mut errors = Vec::new();
     if name.len() > 253 {
-        errors.push(too_long(253));
+        errors.push(too_long);
     }
     if name.is_empty() || !name.split('.').all(is_label) {
         errors.push(SUBDOMAIN_MESSAGE.to_string());
@@ -55,11 +66,34 @@ pub fn dns1123_subdomain(name: &str) -> Vec<String> {
     errors
 }
 
+/// A subdomain whose labels may hold underscores: search paths of DNS.
+pub fn dns1123_subdomain_with_underscore(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name.len() > 253 {
+        errors.push(too_long_name(253));
+    }
+    let is_part = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        framed(part, is_lower, |byte| matches!(byte, b'-' | b'_'))
+    };
+    if !name.split('.').all(is_part) {
+        errors.push(SUBDOMAIN_UNDERSCORE_MESSAGE.to_string());
+    }
+    errors
+}
+
+/// The name of a sysctl, its parts separated by dots or slashes.
+pub fn sysctl(name: &str) -> Vec<String> {
+    let is_part = |part: &str| framed(part, is_lower, |byte| matches!(byte, b'-' | b'_'));
+    let fits = name.len() <= 253 && name.split(['.', '/']).all(is_part);
+    if fits { Vec::new() } else { vec![SYSCTL_MESSAGE.to_string()] }
+}
+
 /// RFC 1035 label, at most 63 bytes: service names of old.
 pub fn dns1035_label(name: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if name.len() > 63 {
-        errors.push(too_long(63));
+        errors.push(too_long_name(63));
     }
     if !is_label(name) || !name.as_bytes().first().is_some_and(u8::is_ascii_lowercase) {
         errors.push(LABEL_1035_MESSAGE.to_string());
@@ -85,7 +119,7 @@ pub fn qualified_name(name: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".to_string());
             } else {
-                errors.extend(dns1123_subdomain(prefix).into_iter().map(|error| format!("prefix part {error}")));
+                errors.extend(subdomain(prefix, too_long(253)).into_iter().map(|error| format!("prefix part {error}")));
             }
             name
         }
@@ -127,7 +161,7 @@ pub fn label_value(value: &str) -> Vec<String> {
 pub fn config_key(key: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if key.len() > 253 {
-        errors.push(too_long(253));
+        errors.push(too_long_name(253));
     }
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
         errors.push(CONFIG_KEY_MESSAGE.to_string());
@@ -192,6 +226,10 @@ mod tests {
             (dns1123_subdomain, "a..b", false),
             (dns1123_subdomain, "A", false),
             (dns1035_label, "1a", false),
+            (dns1123_subdomain_with_underscore, "_a.b_c", true),
+            (dns1123_subdomain_with_underscore, "a_", false),
+            (sysctl, "net.ipv4.conf/eth0.arp_filter", true),
+            (sysctl, "A B", false),
             (path_segment, "system:node", true),
             (path_segment, "a/b", false),
             (path_segment, "..", false),

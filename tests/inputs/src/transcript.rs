@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ### a wrong type                      what is wrong
+//! # why a line is loose or owed         optional: for people
 //! @loose message                        optional: lines that begin so are not compared (words of Go's own decoders, random names)
 //! @owed message                         the same, but because ours are not yet upstream's; `@owed all`: no line is yet.
 //!                                       A mark that is no longer needed fails; with INPUTS_OWED set, marks do not count
@@ -203,7 +204,10 @@ fn parse_case(part: &str) -> Result<Case> {
     let (head, body) = written.split_once("\n\n").unwrap_or((&written, ""));
     let mut lines = head.lines().peekable();
     let (mut loose, mut owed) = (Vec::new(), Vec::new());
-    while let Some(directive) = lines.next_if(|line| line.starts_with('@')) {
+    while let Some(directive) = lines.next_if(|line| line.starts_with(['@', '#'])) {
+        if directive.starts_with('#') {
+            continue;
+        }
         let (name, line) = directive.split_once(' ').context("a directive names a line")?;
         let lines = if name == "@owed" { &mut owed } else { &mut loose };
         lines.push(line.to_owned());

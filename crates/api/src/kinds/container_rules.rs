@@ -59,10 +59,10 @@ fn one(errors: &mut Errors, container: &Value, path: &FieldPath, seen: &Seen) {
         let detail = "must not have leading or trailing whitespace";
         errors.push(FieldError::invalid(&path.child("image"), image, detail));
     }
-    rules::one_of(errors, container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
     rules::one_of(errors, container, path, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]);
     environment(errors, container, path);
     mounts(errors, container, path, seen);
+    rules::one_of(errors, container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
     for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(found) = container.get(field).filter(|probe| !probe.is_null()) {
             probe(errors, found, &path.child(field), field);
@@ -120,14 +120,8 @@ fn environment(errors: &mut Errors, container: &Value, path: &FieldPath) {
         let Some(from) = variable.get("valueFrom").filter(|from| !from.is_null()) else { continue };
         let path = path.child("valueFrom");
         let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-        let given: Vec<&str> = sources.into_iter().filter(|source| from.has(source)).collect();
-        if given.is_empty() {
-            let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
-            errors.push(FieldError::invalid(&path, "", detail));
-        } else if given.len() > 1 {
-            errors.push(FieldError::invalid(&path, "", "may not have more than one field specified at a time"));
-        } else if !variable.text("value").is_empty() {
-            errors.push(FieldError::invalid(&path, "", "may not be specified when `value` is not empty"));
+        if let Some(field) = from.get("fieldRef").filter(|it| !it.is_null()) {
+            field_ref(errors, field, &path.child("fieldRef"), ENV_FIELDS);
         }
         for source in ["configMapKeyRef", "secretKeyRef"] {
             if let Some(reference) = from.get(source).filter(|it| !it.is_null()) {
@@ -139,8 +133,14 @@ fn environment(errors: &mut Errors, container: &Value, path: &FieldPath) {
                 }
             }
         }
-        if let Some(field) = from.get("fieldRef").filter(|it| !it.is_null()) {
-            field_ref(errors, field, &path.child("fieldRef"), ENV_FIELDS);
+        let given = sources.into_iter().filter(|source| from.has(source)).count();
+        if given == 0 {
+            let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
+            errors.push(FieldError::invalid(&path, "", detail));
+        } else if !variable.text("value").is_empty() {
+            errors.push(FieldError::invalid(&path, "", "may not be specified when `value` is not empty"));
+        } else if given > 1 {
+            errors.push(FieldError::invalid(&path, "", "may not have more than one field specified at a time"));
         }
     }
     for (index, source) in container.items("envFrom").iter().enumerate() {
@@ -166,6 +166,25 @@ const ENV_FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 
+/// What the downward API can say at all; which place takes what is a rule of its own.
+const DOWNWARD_FIELDS: [&str; 15] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.serviceAccountName",
+    "spec.schedulerName",
+    "status.phase",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+    "spec.host",
+];
+
 /// A reference to a field of the pod itself.
 pub fn field_ref(errors: &mut Errors, field: &Value, path: &FieldPath, supported: &[&str]) {
     let text = field.text("fieldPath");
@@ -176,7 +195,10 @@ pub fn field_ref(errors: &mut Errors, field: &Value, path: &FieldPath, supported
     let subscript = text
         .split_once("['")
         .filter(|(base, rest)| matches!(*base, "metadata.labels" | "metadata.annotations") && rest.ends_with("']"));
-    if subscript.is_none() && !supported.contains(&text) {
+    if subscript.is_none() && !DOWNWARD_FIELDS.contains(&text) {
+        let detail = format!("error converting fieldPath: field label not supported: {text}");
+        errors.push(FieldError::invalid(&path.child("fieldPath"), text, detail));
+    } else if subscript.is_none() && !supported.contains(&text) {
         errors.push(FieldError::not_supported(&path.child("fieldPath"), text, supported));
     }
 }
@@ -184,7 +206,9 @@ pub fn field_ref(errors: &mut Errors, field: &Value, path: &FieldPath, supported
 fn mounts(errors: &mut Errors, container: &Value, path: &FieldPath, seen: &Seen) {
     let mut points = BTreeSet::new();
     for (index, mount) in container.items("volumeMounts").iter().enumerate() {
-        let path = path.child("volumeMounts").index(index);
+        // Upstream does not say which mount a path below a volume is of.
+        let all = path.child("volumeMounts");
+        let path = all.index(index);
         let (text, point) = (mount.text("name"), mount.text("mountPath"));
         if text.is_empty() {
             errors.push(FieldError::required(&path.child("name"), ""));
@@ -197,7 +221,7 @@ fn mounts(errors: &mut Errors, container: &Value, path: &FieldPath, seen: &Seen)
             errors.push(FieldError::invalid(&path.child("mountPath"), point, "must be unique"));
         }
         for field in ["subPath", "subPathExpr"] {
-            local_path(errors, mount.text(field), &path.child(field));
+            local_path(errors, mount.text(field), &all.child(field));
         }
         if !mount.text("subPath").is_empty() && !mount.text("subPathExpr").is_empty() {
             let detail = "subPathExpr and subPath are mutually exclusive";
@@ -306,10 +330,52 @@ fn may_overcommit(resource: &str) -> bool {
 fn resource_name(errors: &mut Errors, resource: &str, path: &FieldPath) {
     let path = path.key(resource);
     rules::each_invalid(errors, &path, resource, name::qualified_name(resource));
+    if !resource.contains('/') && !is_standard(resource) {
+        errors.push(FieldError::invalid(&path, resource, "must be a standard resource type or fully qualified"));
+    }
     let known = ["cpu", "memory", "ephemeral-storage"].contains(&resource) || resource.starts_with("hugepages-");
     if !resource.contains('/') && !known {
         errors.push(FieldError::invalid(&path, resource, "must be a standard resource for containers"));
     }
+}
+
+/// Whether upstream knows the resource, in containers or in quotas.
+fn is_standard(resource: &str) -> bool {
+    let counted = ["cpu", "memory", "ephemeral-storage", "storage"];
+    let others = [
+        "pods",
+        "resourcequotas",
+        "services",
+        "replicationcontrollers",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "services.nodeports",
+        "services.loadbalancers",
+    ];
+    let bare = resource.strip_prefix("requests.").or_else(|| resource.strip_prefix("limits.")).unwrap_or(resource);
+    let is_pages = bare.starts_with("hugepages-") && !resource.starts_with("limits.");
+    is_pages || (counted.contains(&bare) && resource != "limits.storage") || others.contains(&resource)
+}
+
+/// The context as upstream's errors show it: Go's own fields, the absent ones as nulls.
+fn internal_context(context: &Value) -> String {
+    let fields = [
+        ("Capabilities", "capabilities"),
+        ("Privileged", "privileged"),
+        ("SELinuxOptions", "seLinuxOptions"),
+        ("WindowsOptions", "windowsOptions"),
+        ("RunAsUser", "runAsUser"),
+        ("RunAsGroup", "runAsGroup"),
+        ("RunAsNonRoot", "runAsNonRoot"),
+        ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
+        ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"),
+        ("ProcMount", "procMount"),
+        ("SeccompProfile", "seccompProfile"),
+        ("AppArmorProfile", "appArmorProfile"),
+    ];
+    let pairs = fields.map(|(name, field)| format!("{name:?}:{}", context.get(field).unwrap_or(&Value::Null)));
+    format!("{{{}}}", pairs.join(","))
 }
 
 fn security_context(errors: &mut Errors, context: &Value, path: &FieldPath) {
@@ -320,12 +386,12 @@ fn security_context(errors: &mut Errors, context: &Value, path: &FieldPath) {
     }
     if context.flag("privileged") {
         let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-        errors.push(FieldError::invalid(path, context.clone(), detail));
+        errors.push(FieldError::invalid(path, context.clone(), detail).shown_as(internal_context(context)));
     }
     let added = context.get("capabilities").map_or(&[][..], |capabilities| capabilities.items("add"));
     if added.iter().any(|capability| capability == "CAP_SYS_ADMIN") {
         let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-        errors.push(FieldError::invalid(path, context.clone(), detail));
+        errors.push(FieldError::invalid(path, context.clone(), detail).shown_as(internal_context(context)));
     }
 }
 
@@ -354,7 +420,7 @@ pub fn seccomp(errors: &mut Errors, context: &Value, path: &FieldPath) {
 
 /// User and group numbers.
 pub fn ids(errors: &mut Errors, context: &Value, path: &FieldPath) {
-    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+    for field in ["fsGroup", "runAsUser", "runAsGroup"] {
         if context.has(field) {
             id(errors, context.number(field), &path.child(field));
         }

@@ -37,7 +37,9 @@ impl Strategy for Endpoints {
             }
             for list in ["addresses", "notReadyAddresses"] {
                 for (at, address) in subset.items(list).iter().enumerate() {
-                    pod_rules::ip(&mut errors, address.text("ip"), &path.child(list).index(at).child("ip"));
+                    let (path, text) = (path.child(list).index(at).child("ip"), address.text("ip"));
+                    pod_rules::ip(&mut errors, text, &path);
+                    rules::each_invalid(&mut errors, &path, text, reserved_address(text));
                 }
             }
             for (at, port) in subset.items("ports").iter().enumerate() {
@@ -71,16 +73,12 @@ impl Strategy for EndpointSlice {
         let mut errors = Errors::new();
         let kind = new.str_at(&["addressType"]);
         let root = Value::Object(new.0.clone());
-        rules::one_of(&mut errors, &root, &FieldPath::root(), "addressType", &["FQDN", "IPv4", "IPv6"]);
         let (endpoints, ports) = (new.list_at(&["endpoints"]), new.list_at(&["ports"]));
         if endpoints.len() > ENDPOINTS_MAX {
             errors.push(FieldError::too_many(&FieldPath::new("endpoints"), endpoints.len(), ENDPOINTS_MAX));
         }
         for (index, endpoint) in endpoints.iter().enumerate() {
             let path = FieldPath::new("endpoints").index(index).child("addresses");
-            if endpoint.items("addresses").is_empty() {
-                errors.push(FieldError::required(&path, "must contain at least 1 address"));
-            }
             for (at, address) in endpoint.items("addresses").iter().enumerate() {
                 slice_address(&mut errors, kind, address.as_str().unwrap_or_default(), &path.index(at));
             }
@@ -94,7 +92,16 @@ impl Strategy for EndpointSlice {
             if !names.insert(port.text("name")) {
                 errors.push(FieldError::duplicate(&path.child("name"), port.text("name")));
             }
+            let text = port.text("name");
+            if !text.is_empty() {
+                rules::each_invalid(&mut errors, &path.child("name"), text, name::dns1123_label(text));
+            }
             rules::one_of(&mut errors, port, &path, "protocol", &["SCTP", "TCP", "UDP"]);
+        }
+        // Upstream declares these rules in the type's tags, which are checked last.
+        rules::one_of(&mut errors, &root, &FieldPath::root(), "addressType", &["FQDN", "IPv4", "IPv6"]);
+        for (index, _) in endpoints.iter().enumerate().filter(|(_, it)| it.items("addresses").is_empty()) {
+            errors.push(FieldError::required(&FieldPath::new("endpoints").index(index).child("addresses"), ""));
         }
         errors
     }
@@ -109,6 +116,22 @@ impl Strategy for EndpointSlice {
     fn acted_upon(&self) -> bool {
         true
     }
+}
+
+/// What an endpoint cannot be: an address that means another machine to each, or none.
+fn reserved_address(text: &str) -> Vec<String> {
+    let Ok(address) = text.parse::<std::net::IpAddr>() else { return vec!["must be a valid IP address".into()] };
+    let (link_local, link_multicast) = match address {
+        std::net::IpAddr::V4(address) => (address.is_link_local(), address.octets()[..3] == [224, 0, 0]),
+        std::net::IpAddr::V6(address) => (address.is_unicast_link_local(), address.segments()[0] & 0xff0f == 0xff02),
+    };
+    let rules = [
+        (address.is_unspecified(), format!("may not be unspecified ({text})")),
+        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".into()),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".into()),
+        (link_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into()),
+    ];
+    rules.into_iter().filter(|(broken, _)| *broken).map(|(_, why)| why).collect()
 }
 
 fn slice_address(errors: &mut Errors, kind: &str, text: &str, path: &FieldPath) {

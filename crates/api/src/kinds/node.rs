@@ -35,13 +35,32 @@ impl Strategy for Node {
         let mut errors = Errors::new();
         let mut seen = BTreeSet::new();
         for (index, taint) in new.list_at(&["spec", "taints"]).iter().enumerate() {
-            let path = FieldPath::new("spec").child("taints").index(index);
+            let path = FieldPath::new("metadata").child("taints").index(index);
             let (key, value) = (taint.text("key"), taint.text("value"));
             rules::each_invalid(&mut errors, &path.child("key"), key, name::qualified_name(key));
             rules::each_invalid(&mut errors, &path.child("value"), value, name::label_value(value));
-            rules::one_of(&mut errors, taint, &path, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+            let supported = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+            let effect = taint.text("effect");
+            if !supported.contains(&effect) {
+                errors.push(FieldError::not_supported(&path.child("effect"), effect, &supported));
+            }
             if !seen.insert((key, taint.text("effect"))) {
                 errors.push(FieldError::duplicate(&path, taint.clone()));
+            }
+        }
+        let (one, all) = (new.str_at(&["spec", "podCIDR"]), new.list_at(&["spec", "podCIDRs"]));
+        let blocks = all.iter().filter_map(serde_json::Value::as_str);
+        let blocks = blocks.chain(Some(one).filter(|one| all.is_empty() && !one.is_empty()));
+        for (index, block) in blocks.enumerate() {
+            let path = FieldPath::new("spec").child("podCIDRs").index(index);
+            let fits = block.split_once('/').is_some_and(|(address, bits)| {
+                let address = address.parse::<std::net::IpAddr>().ok();
+                let bits_max = address.map_or(0, |address| if address.is_ipv4() { 32 } else { 128 });
+                address.is_some() && bits.parse::<u8>().is_ok_and(|bits| bits <= bits_max)
+            });
+            if !fits {
+                let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+                errors.push(FieldError::invalid(&path, block, detail));
             }
         }
         errors

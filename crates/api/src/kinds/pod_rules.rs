@@ -27,7 +27,7 @@ pub fn pod_spec(errors: &mut Errors, spec: &Value, path: &FieldPath) {
     }
     host_ports(errors, spec, path);
     rules::one_of(errors, spec, path, "restartPolicy", &["Always", "OnFailure", "Never"]);
-    rules::one_of(errors, spec, path, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]);
+    rules::one_of(errors, spec, path, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
     dns_config(errors, spec, path);
     for (key, value) in spec.entries("nodeSelector") {
         let path = path.child("nodeSelector");
@@ -147,6 +147,15 @@ fn dns_config(errors: &mut Errors, spec: &Value, path: &FieldPath) {
         let shown = Value::from(searches.to_vec());
         errors.push(FieldError::invalid(&path.child("searches"), shown, "must not have more than 32 search paths"));
     }
+    for (index, search) in searches.iter().enumerate() {
+        // A dot at the end, or alone, is how DNS names its root.
+        let search = search.as_str().unwrap_or_default();
+        let text = if search == "." { search } else { search.strip_suffix('.').unwrap_or(search) };
+        if text != "." {
+            let wrong = name::dns1123_subdomain_with_underscore(text);
+            rules::each_invalid(errors, &path.child("searches").index(index), text, wrong);
+        }
+    }
     for (index, option) in config.map_or(&[][..], |config| config.items("options")).iter().enumerate() {
         if option.text("name").is_empty() {
             errors.push(FieldError::required(&path.child("options").index(index), "must not be empty"));
@@ -205,6 +214,8 @@ fn security_context(errors: &mut Errors, spec: &Value, path: &FieldPath) {
         let (path, text) = (path.child("sysctls").index(index).child("name"), sysctl.text("name"));
         if text.is_empty() {
             errors.push(FieldError::required(&path, ""));
+        } else if let Some(detail) = name::sysctl(text).pop() {
+            errors.push(FieldError::invalid(&path, text, detail));
         } else if sysctls.insert(text, index).is_some() {
             errors.push(FieldError::duplicate(&path, text));
         }

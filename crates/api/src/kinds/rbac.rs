@@ -18,9 +18,6 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 fn rules(errors: &mut Errors, role: &Object, cluster: bool) {
     for (index, rule) in role.list_at(&["rules"]).iter().enumerate() {
         let path = FieldPath::new("rules").index(index);
-        if rule.items("verbs").is_empty() {
-            errors.push(FieldError::required(&path.child("verbs"), "verbs must contain at least one value"));
-        }
         if !rule.items("nonResourceURLs").is_empty() {
             if !cluster {
                 let detail = "namespaced rules cannot apply to non-resource URLs";
@@ -51,6 +48,12 @@ fn rules(errors: &mut Errors, role: &Object, cluster: bool) {
                 &path.child("resources"),
                 "resource rules must supply at least one resource",
             ));
+        }
+    }
+    // Upstream declares this rule in the type's tags, which are checked last.
+    for (index, rule) in role.list_at(&["rules"]).iter().enumerate() {
+        if rule.items("verbs").is_empty() {
+            errors.push(FieldError::required(&FieldPath::new("rules").index(index).child("verbs"), ""));
         }
     }
 }
@@ -126,12 +129,13 @@ impl Strategy for Binding {
         if !kinds.contains(&reference.text("kind")) {
             errors.push(FieldError::not_supported(&path.child("kind"), reference.text("kind"), kinds));
         }
-        if let Some(text) = rules::required(&mut errors, &reference, &path, "name") {
-            rules::each_invalid(&mut errors, &path.child("name"), text, name::path_segment(text));
-        }
+        let text = reference.text("name");
+        rules::each_invalid(&mut errors, &path.child("name"), text, name::path_segment(text));
         for (index, subject) in new.list_at(&["subjects"]).iter().enumerate() {
             subject_rules(&mut errors, subject, &FieldPath::new("subjects").index(index));
         }
+        // Upstream declares this rule in the type's tags, which are checked last.
+        rules::required(&mut errors, &reference, &path, "name");
         errors
     }
 

@@ -81,10 +81,14 @@ pub fn selects_template(errors: &mut Errors, spec: &Value, path: &FieldPath) {
     let selector_path = path.child("selector");
     let Some(selector) = spec.get("selector").filter(|selector| !selector.is_null()) else {
         errors.push(FieldError::required(&selector_path, ""));
-        return;
+        // A selector that is not there selects nothing, these labels neither.
+        return not_selected(errors, spec, path);
     };
     label_selector(errors, selector, &selector_path);
-    let Ok(parsed) = label_selector::LabelSelector::from_spec(Some(selector)) else { return };
+    let Ok(parsed) = label_selector::LabelSelector::from_spec(Some(selector)) else {
+        errors.push(FieldError::invalid(&selector_path, selector.clone(), "invalid label selector"));
+        return;
+    };
     if parsed.is_everything() {
         errors.push(FieldError::invalid(&selector_path, selector.clone(), "empty selector is invalid for deployment"));
         return;
@@ -92,10 +96,14 @@ pub fn selects_template(errors: &mut Errors, spec: &Value, path: &FieldPath) {
     let labels = spec.pointer("/template/metadata/labels");
     let read = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
     if !parsed.matches_labels(read) {
-        let labels = labels.cloned().unwrap_or_else(super::tree::empty);
-        let path = path.child("template").child("metadata").child("labels");
-        errors.push(FieldError::invalid(&path, labels, "`selector` does not match template `labels`"));
+        not_selected(errors, spec, path);
     }
+}
+
+fn not_selected(errors: &mut Errors, spec: &Value, path: &FieldPath) {
+    let labels = spec.pointer("/template/metadata/labels").cloned().unwrap_or(Value::Null);
+    let path = path.child("template").child("metadata").child("labels");
+    errors.push(FieldError::invalid(&path, labels, "`selector` does not match template `labels`"));
 }
 
 /// A quantity that must not be negative; answers it when it can be read.

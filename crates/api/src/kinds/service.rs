@@ -116,6 +116,7 @@ impl Strategy for Service {
         if spec.items("ports").is_empty() && !headless && kind != "ExternalName" {
             errors.push(FieldError::required(&path.child("ports"), ""));
         }
+        affinity(&mut errors, &spec, &path);
         rules::one_of(&mut errors, &spec, &path, "type", TYPES);
         if matches!(kind, "NodePort" | "LoadBalancer") && headless {
             let detail = format!("may not be set to 'None' for {kind} services");
@@ -130,7 +131,6 @@ impl Strategy for Service {
             rules::each_invalid(&mut errors, &path, key, name::qualified_name(key));
             rules::each_invalid(&mut errors, &path, text, name::label_value(text));
         }
-        affinity(&mut errors, &spec, &path);
         for (index, address) in spec.items("externalIPs").iter().enumerate() {
             pod_rules::ip(&mut errors, address.as_str().unwrap_or_default(), &path.child("externalIPs").index(index));
         }

@@ -77,7 +77,14 @@ impl Strategy for PriorityClass {
             ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000)
         );
         if new.name().starts_with("system-") && !system {
-            let detail = "priority class names with 'system-' prefix are reserved for system use only. error: system priority classes cannot be created by users";
+            let name = new.name();
+            let why = match name {
+                "system-node-critical" => format!("value of {name} PriorityClass must be 2000001000"),
+                "system-cluster-critical" => format!("value of {name} PriorityClass must be 2000000000"),
+                _ => format!("{name} is not a known system priority class"),
+            };
+            let detail =
+                format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}");
             errors.push(FieldError::forbidden(&FieldPath::new("metadata").child("name"), detail));
         } else if value > USER_PRIORITY_MAX && !system {
             let detail = format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}");
@@ -157,7 +164,12 @@ impl Strategy for CertificateSigningRequest {
     fn validate_create(&self, new: &Object) -> Vec<FieldError> {
         let (mut errors, path) = (Errors::new(), FieldPath::new("spec"));
         let spec = new.get(&["spec"]).cloned().unwrap_or_default();
-        rules::required(&mut errors, &spec, &path, "request");
+        if let Some(text) = rules::required(&mut errors, &spec, &path, "request")
+            && !is_certificate_request(text)
+        {
+            let detail = "PEM block type must be CERTIFICATE REQUEST";
+            errors.push(FieldError::invalid(&path.child("request"), text, detail));
+        }
         if spec.items("usages").is_empty() {
             errors.push(FieldError::required(&path.child("usages"), ""));
         }
@@ -205,6 +217,15 @@ impl Strategy for CertificateSigningRequest {
     fn acted_upon(&self) -> bool {
         true
     }
+}
+
+/// Whether the text is base64 of PEM with a request as its first block.
+fn is_certificate_request(text: &str) -> bool {
+    use base64::Engine as _;
+    let pem = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    let pem = String::from_utf8_lossy(&pem);
+    let first = pem.lines().map(str::trim).find(|line| line.starts_with("-----BEGIN "));
+    first == Some("-----BEGIN CERTIFICATE REQUEST-----")
 }
 
 /// Through `status` a verdict can be neither given nor taken back.

@@ -69,7 +69,7 @@ fn host_path(errors: &mut Errors, source: &Value, path: &FieldPath) {
         errors.push(FieldError::invalid(&path.child("path"), text, "must not contain '..'"));
     }
     let supported =
-        ["BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket", ""];
+        ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     if !supported.contains(&source.text("type")) {
         errors.push(FieldError::not_supported(&path.child("type"), source.text("type"), &supported));
     }

@@ -153,10 +153,35 @@ fn status_is_not_owned_by_an_apply_of_the_object() {
 }
 
 #[test]
-fn a_list_item_without_its_key_is_refused() {
+fn a_list_item_without_its_key_has_an_empty_one_and_no_key_stands_twice() {
+    let applied = |containers: Value| {
+        let mut config = deployment(1, "x:1");
+        config.set(&["spec", "template", "spec", "containers"], containers);
+        apply(&schema(), None, &config, &writer("me", 1), false, &[])
+    };
+    assert!(applied(json!([{"image": "x"}])).is_ok());
+    let twice = applied(json!([{"name": "a"}, {"name": "a"}])).unwrap_err();
+    assert_eq!(
+        twice.message,
+        "failed to create typed patch object (/d; apps/v1, Kind=Deployment): .spec.template.spec.containers: duplicate entries for key [name=\"a\"]"
+    );
+    assert_eq!((twice.code, twice.reason), (500, Reason::Unknown));
+}
+
+#[test]
+fn what_is_not_of_the_schema_is_told_with_its_place() {
     let mut config = deployment(1, "x:1");
-    config.set(&["spec", "template", "spec", "containers"], json!([{"image": "x"}]));
-    assert!(apply(&schema(), None, &config, &writer("me", 1), false, &[]).is_err());
+    assert_eq!(check_types(&schema(), &config), Ok(()));
+    config.set(&["datum"], json!({}));
+    config.set(&["spec", "replicas"], "x");
+    config.set(&["spec", "template", "spec", "containers"], json!([{"name": "a", "colour": 1}]));
+    config.set(&["spec", "template", "spec", "volumes"], 7);
+    let told = check_types(&schema(), &config).unwrap_err().message;
+    let (_, told) = told.split_once(": errors:\n").unwrap();
+    assert_eq!(
+        told,
+        "  .datum: field not declared in schema\n  .spec.replicas: expected numeric (int or float), got &{x}\n  .spec.template.spec.containers[name=\"a\"].colour: field not declared in schema\n  .spec.template.spec.volumes: expected list, got &{7}"
+    );
 }
 
 #[test]

@@ -92,7 +92,9 @@ async fn write(registry: &Registry, at: SocketAddr) -> Result<(), Status> {
     if registry.exists(&target(registry, &service)?) {
         merge(registry, &service, port).await?;
     }
-    for object in [endpoints, slice] {
+    // Endpoints cannot be on loopback: a server that is only reached from its own machine has the slice alone.
+    let endpoints = Some(endpoints).filter(|_| !at.ip().is_loopback());
+    for object in endpoints.into_iter().chain([slice]) {
         if registry.exists(&target(registry, &object)?) {
             merge(registry, &object, Value::Object(object.0.clone())).await?;
         } else {

@@ -46,6 +46,12 @@ impl Received {
         Received { parts, path, query, peer, body }
     }
 
+    /// Whether every escape in the path is one. What is not is refused before anybody asks who sent it.
+    pub fn is_well_escaped(&self) -> bool {
+        let mut tails = self.parts.uri.path().split('%').skip(1);
+        tails.all(|tail| tail.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+    }
+
     pub fn method(&self) -> &Method {
         &self.parts.method
     }

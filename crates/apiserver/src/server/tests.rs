@@ -117,7 +117,7 @@ async fn refusals_are_upstreams() {
             "accept: text/html\r\n",
             (
                 406,
-                "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+                "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
             ),
         ),
     ] {

@@ -31,6 +31,9 @@ pub fn of_new(kind: &Kind, object: &Object) -> Vec<FieldError> {
     }
     namespace(kind, object, &path, &mut errors);
     common(object, &path, &mut errors);
+    if kind.protobuf {
+        known_finalizers(object, &path.child("finalizers"), &mut errors);
+    }
     errors
 }
 
@@ -105,14 +108,12 @@ fn owners(object: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
         let path = path.index(index);
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
         let version = GroupVersion::parse(text("apiVersion"));
-        if version.as_ref().is_none_or(|version| version.version.is_empty()) {
-            let why = "version must not be empty";
-            errors.push(FieldError::invalid(&path.child("apiVersion"), text("apiVersion"), why));
-        }
-        for (field, why) in [("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")]
-        {
+        for field in ["apiVersion", "kind", "name", "uid"] {
             if text(field).is_empty() {
-                errors.push(FieldError::invalid(&path.child(field), "", why));
+                errors.push(FieldError::required(&path.child(field), "must not be empty"));
+            } else if field == "apiVersion" && version.as_ref().is_none_or(|version| version.version.is_empty()) {
+                let why = "must be <group>/<version> or <version>";
+                errors.push(FieldError::invalid(&path.child(field), text(field), why));
             }
         }
         if (text("apiVersion"), text("kind")) == ("v1", "Event") {
@@ -120,23 +121,45 @@ fn owners(object: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(&path, owner.clone(), why));
         }
         if owner.get("controller") == Some(&Value::Bool(true)) {
+            let own = format!("{}/{}", text("kind"), text("name"));
             if let Some(first) = &controller {
                 let why = format!(
-                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                    text("name")
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {own}"
                 );
-                errors.push(FieldError::invalid(&FieldPath::new("metadata.ownerReferences"), owner.clone(), why));
+                let all = object.list_at(&["metadata", "ownerReferences"]);
+                let error = FieldError::invalid(&FieldPath::new("metadata.ownerReferences"), all.to_vec(), why);
+                errors.push(error.shown_as(shown_owners(all)));
             }
-            controller.get_or_insert_with(|| text("name").to_string());
+            controller.get_or_insert(own);
+        }
+    }
+}
+
+/// Owners with their fields in the order in which Go writes them.
+fn shown_owners(owners: &[Value]) -> String {
+    let fields = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let shown = owners.iter().map(|owner| {
+        let given = fields.iter().filter_map(|field| Some(format!("{field:?}:{}", owner.get(field)?)));
+        format!("{{{}}}", given.collect::<Vec<_>>().join(","))
+    });
+    format!("[{}]", shown.collect::<Vec<_>>().join(","))
+}
+
+/// New objects of built-in kinds only have finalizers that upstream knows, or that name a domain.
+fn known_finalizers(object: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    for (index, finalizer) in object.finalizers().enumerate() {
+        if !finalizer.contains('/') && !["kubernetes", ORPHAN, FOREGROUND].contains(&finalizer) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(&path.index(index), finalizer, why));
         }
     }
 }
 
 fn finalizers(object: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let all: Vec<&str> = object.finalizers().collect();
-    for (index, finalizer) in all.iter().enumerate() {
+    for finalizer in &all {
         let wrong = name::qualified_name(finalizer).into_iter();
-        errors.extend(wrong.map(|why| FieldError::invalid(&path.index(index), *finalizer, why)));
+        errors.extend(wrong.map(|why| FieldError::invalid(path, *finalizer, why)));
     }
     if all.contains(&ORPHAN) && all.contains(&FOREGROUND) {
         let why = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
@@ -182,7 +205,7 @@ mod tests {
         owners(&two, &FieldPath::new("metadata.ownerReferences"), &mut errors);
         let told = told(&errors);
         assert_eq!(told.len(), 4, "{told:?}");
-        assert!(told[0].contains("references for a and b"), "{told:?}");
-        assert_eq!(told[3], "metadata.ownerReferences[2].uid: Invalid value: \"\": must not be empty");
+        assert!(told[0].contains("references for Pod/a and Pod/b"), "{told:?}");
+        assert_eq!(told[3], "metadata.ownerReferences[2].uid: Required value: must not be empty");
     }
 }
