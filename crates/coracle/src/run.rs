@@ -36,8 +36,14 @@ const READY_VARIABLE: &str = "CORACLE_READY_FD";
 /// How much of the log of a cluster that did not start is shown.
 const SHOWN_LINES_MAX: usize = 10;
 
+/// How many tasks a thread runs before it looks whether anything has come in. Where tasks take long (a slow machine, all of
+/// them busy), tokio's own 61 would let a new connection wait until its client gives up.
+const TASKS_BETWEEN_LOOKS: u32 = 7;
+
 pub fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().event_interval(TASKS_BETWEEN_LOOKS).global_queue_interval(TASKS_BETWEEN_LOOKS);
+    let runtime = builder.build().context("cannot start threads")?;
     runtime.block_on(work)
 }
 
