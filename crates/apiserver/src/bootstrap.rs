@@ -13,6 +13,7 @@ pub mod rbac;
 pub mod service_ranges;
 
 use client::Verb;
+use futures::future::try_join;
 use meta::{Object, Status};
 
 use crate::context::{Context, Identity};
@@ -21,14 +22,17 @@ use crate::registry::{Registry, Target};
 /// Who writes these.
 const USER: &str = "system:apiserver";
 
-/// Makes everything. Objects of one step do not depend on each other and share commits.
+/// Makes everything, in two steps: what is in a namespace comes after the namespaces. Objects of one step do not depend on each
+/// other and share commits.
 pub async fn run(registry: &Registry) -> Result<(), Status> {
-    create_all(registry, namespaces::wanted()).await?;
-    let mut rest = priority_classes::wanted();
-    rest.extend(service_ranges::wanted(registry));
-    create_all(registry, rest).await?;
-    rbac::reconcile(registry).await?;
-    kubernetes_service::reconcile(registry).await
+    let mut unconditional = namespaces::wanted();
+    unconditional.extend(priority_classes::wanted());
+    unconditional.extend(service_ranges::wanted(registry));
+    let (namespaced, cluster): (Vec<Object>, Vec<Object>) =
+        rbac::wanted().into_iter().partition(|object| !object.namespace().is_empty());
+    try_join(create_all(registry, unconditional), rbac::reconcile(registry, cluster)).await?;
+    try_join(rbac::reconcile(registry, namespaced), kubernetes_service::reconcile(registry)).await?;
+    Ok(())
 }
 
 pub(super) fn context(verb: Verb) -> Context {

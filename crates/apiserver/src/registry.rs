@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use api::{Kind, Kinds, KindsTable};
 use async_trait::async_trait;
-use base::{Clock, Tasks};
+use base::{Clock, Tasks, phase};
 use bytes::Bytes;
 use client::door::{DeleteOptions, PatchKind};
 use ipnet::IpNet;
@@ -102,7 +102,8 @@ impl Registry {
         let kinds = KindsTable::served_by_default();
         let transformer = Arc::new(Transformer::new(config.seal));
         let rows = storage_rows(&kinds.load());
-        let cache = WatchCache::start(config.store.clone(), transformer.clone(), rows, &tasks).await?;
+        let loading = WatchCache::start(config.store.clone(), transformer.clone(), rows, &tasks);
+        let cache = phase::of("watch cache", loading).await?;
         let registry = Arc::new(Registry {
             kinds,
             store: config.store,
@@ -117,7 +118,7 @@ impl Registry {
             tasks,
         });
         repair::repair(&registry).await?;
-        bootstrap::run(&registry).await?;
+        phase::of("bootstrap objects", bootstrap::run(&registry)).await?;
         Ok(registry)
     }
 

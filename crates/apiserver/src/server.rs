@@ -38,8 +38,8 @@ use crate::reviews;
 
 /// What a server is made of. Everything that touches keys comes ready made from `pki`.
 pub struct Config {
-    /// Port 0 takes any free one.
-    pub listen: SocketAddr,
+    /// Where it is served. Who connects before it is waits.
+    pub listener: TcpListener,
     /// The serving certificate, and the authority that client certificates are checked against.
     pub tls: Arc<rustls::ServerConfig>,
     /// Our client certificate towards node agents, and the authority that theirs are checked against.
@@ -66,10 +66,7 @@ impl ApiServer {
     /// Starts everything and returns when requests are answered. Readiness follows when the authorizers have read their
     /// rules.
     pub async fn start(config: Config) -> Result<Arc<Self>, Status> {
-        let listener = TcpListener::bind(config.listen).await;
-        let listener =
-            listener.map_err(|error| Status::internal(format!("cannot listen on {}: {error}", config.listen)))?;
-        let address = listener.local_addr().map_err(Status::internal)?;
+        let address = config.listener.local_addr().map_err(Status::internal)?;
 
         let reader = Arc::new(RegistryReader::default());
         let (rbac, node) = (Arc::new(Rbac::default()), Arc::new(NodeAuthorizer::default()));
@@ -119,7 +116,7 @@ impl ApiServer {
             clock,
             tasks: tasks.clone(),
         });
-        listen::serve(listener, config.tls, front.clone(), &tasks);
+        listen::serve(config.listener, config.tls, front.clone(), &tasks);
         Ok(Arc::new(ApiServer { front, rules, address }))
     }
 

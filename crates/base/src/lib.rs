@@ -9,6 +9,7 @@ pub mod chance;
 pub mod clock;
 pub mod frame;
 pub mod logging;
+pub mod phase;
 pub mod tasks;
 
 pub use backoff::{Backoff, BackoffPolicy};

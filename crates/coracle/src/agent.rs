@@ -25,7 +25,7 @@ use pki::{LiveCertificate, tls};
 
 use crate::arguments::AgentArguments;
 use crate::cluster_info;
-use crate::node::{self, Clients, Node};
+use crate::node::{self, Clients, Ground, Node};
 use crate::settings::Machine;
 use certificates::{Folder, Renewal, ServingCertificate};
 
@@ -84,7 +84,8 @@ impl Joining {
         let serving = Arc::new(ServingCertificate::default());
         serving.keep(Renewal::of_server(&client, &folder, &self.machine), &self.clock, &self.tasks);
         let clients = Clients { agent: client.clone(), proxy: client.clone(), dns: client };
-        node::start(&self.machine, &membership, clients, serving, &self.clock, &self.tasks).await
+        let ground = Ground::open(&self.machine, &membership, &self.clock, &self.tasks).await?;
+        node::start(ground, &self.machine, &membership, clients, serving, &self.clock, &self.tasks).await
     }
 
     /// The first certificate, by the token.

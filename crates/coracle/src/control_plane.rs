@@ -1,20 +1,24 @@
 //! The control plane put together: keys, store, API server, controllers, scheduler.
 
+use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, Config};
-use base::{Clock, Tasks};
+use base::{Clock, Tasks, phase};
 use client::{Client, Informers};
 use controllers::graph::Resource;
 use controllers::node_ipam::Range;
 use pki::service_account::{DEFAULT_ISSUER, TokenIssuer};
 use pki::{Authorities, CertRequest, EncryptionKeys, Kubeconfig, LiveCertificate, tls};
 use store::Embedded;
+use tokio::net::TcpListener;
 
 use crate::adapters::{ClusterSigner, Secrets, Tokens};
 use crate::identity;
+use crate::instance::Unpublished;
 use crate::settings::{CLUSTER_NAME, Cluster, Machine, admin_kubeconfig};
 
 /// A running control plane.
@@ -56,24 +60,25 @@ pub async fn start(
     tasks: &Tasks,
 ) -> Result<ControlPlane> {
     let dir = &machine.data_dir;
-    let authorities = Authorities::load_or_create(&dir.join("pki"), clock).context("cannot set up the authorities")?;
-    let issuer = Arc::new(TokenIssuer::new(authorities.token_keys, DEFAULT_ISSUER, clock.clone()));
-    let authority = Arc::new(Authority { cluster: authorities.cluster, clock: clock.clone() });
-    let store = Embedded::open(store::Options::new(dir.join("store"), clock.clone(), tasks.child()))
-        .context("cannot open the store")?;
-    let encryption = EncryptionKeys::load_or_create(&dir.join("pki/secrets-encryption.key"))?;
-    let config = api_config(cluster, machine, &authority, issuer, Arc::new(store), encryption, clock, tasks)?;
-    let server = ApiServer::start(config).await.with_context(|| {
+    let listener = TcpListener::bind(cluster.listen).await;
+    let listener = listener.with_context(|| {
         format!(
             "cannot serve the API on {}; if something else has that address, give another with --listen",
             cluster.listen
         )
     })?;
-    server.ready().await;
-    let advertised = std::net::SocketAddr::new(machine.address, server.address().port());
-    apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised).await?;
-    let server_url = cluster.local_server(server.address().port());
-    write_kubeconfig(dir, &server_url, &authority, clock)?;
+    let address = listener.local_addr()?;
+    let Foundations { authority, issuer, encryption, store, kubeconfig } =
+        phase::of("foundations", lay_foundations(dir, &cluster.local_server(address.port()), clock, tasks)).await?;
+    let config = phase::blocking("certificates", || {
+        api_config(cluster, machine, &authority, issuer, store, encryption, listener, clock, tasks)
+    })?;
+    let server = phase::of("api server", ApiServer::start(config)).await?;
+    phase::of("authorization rules", server.ready()).await;
+    kubeconfig.publish()?;
+    let advertised = SocketAddr::new(machine.address, address.port());
+    let published = apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised);
+    phase::of("kubernetes service", published).await?;
     let plane = ControlPlane { server, authorities: authority };
     let leaves_out = |part: &str| without.iter().any(|name| name == part);
     if !leaves_out("controllers") {
@@ -88,6 +93,44 @@ pub async fn start(
     Ok(plane)
 }
 
+/// What stands on disk before a server can be made, all of it durable.
+struct Foundations {
+    authority: Arc<Authority>,
+    issuer: Arc<TokenIssuer>,
+    encryption: EncryptionKeys,
+    store: Arc<Embedded>,
+    /// To be published once somebody answers.
+    kubeconfig: Unpublished,
+}
+
+/// Opens or makes keys, store and the administrator's credential, side by side: each spends its time waiting for the disk.
+/// Meanwhile the tables of kinds are read.
+async fn lay_foundations(dir: &Path, server: &str, clock: &Clock, tasks: &Tasks) -> Result<Foundations> {
+    let (pki_dir, for_keys) = (dir.join("pki"), dir.join("pki"));
+    let (options, server) = (store::Options::new(dir.join("store"), clock.clone(), tasks.child()), server.to_string());
+    let (clock, dir_of_config) = (clock.clone(), dir.to_path_buf());
+    let keys = tokio::task::spawn_blocking(move || -> Result<_> {
+        let made = || Authorities::load_or_create(&pki_dir, &clock);
+        let authorities = phase::blocking("authorities", made).context("cannot set up the authorities")?;
+        let issuer = Arc::new(TokenIssuer::new(authorities.token_keys, DEFAULT_ISSUER, clock.clone()));
+        let authority = Arc::new(Authority { cluster: authorities.cluster, clock: clock.clone() });
+        let write = || write_kubeconfig(&dir_of_config, &server, &authority, &clock);
+        let kubeconfig = phase::blocking("administrator", write)?;
+        Ok((authority, issuer, kubeconfig))
+    });
+    let encryption = tokio::task::spawn_blocking(move || {
+        phase::blocking("encryption key", || EncryptionKeys::load_or_create(&for_keys.join("secrets-encryption.key")))
+    });
+    let store = tokio::task::spawn_blocking(|| phase::blocking("store", || Embedded::open(options)));
+    let tables = tokio::task::spawn_blocking(|| phase::blocking("tables of kinds", api::builtin));
+    let (keys, encryption, store, _) = tokio::try_join!(keys, encryption, store, tables)?;
+    let (authority, issuer, kubeconfig) = keys?;
+    let store = Arc::new(store.context("cannot open the store")?);
+    // Their names in the data folder are part of it.
+    File::open(dir)?.sync_all()?;
+    Ok(Foundations { authority, issuer, encryption: encryption?, store, kubeconfig })
+}
+
 #[expect(clippy::too_many_arguments, reason = "each is one part of the configuration made here")]
 fn api_config(
     cluster: &Cluster,
@@ -96,6 +139,7 @@ fn api_config(
     issuer: Arc<TokenIssuer>,
     store: Arc<Embedded>,
     encryption: EncryptionKeys,
+    listener: TcpListener,
     clock: &Clock,
     tasks: &Tasks,
 ) -> Result<Config> {
@@ -106,7 +150,7 @@ fn api_config(
     let tokens = Tokens(issuer.clone());
     let jwks_uri = format!("https://{}:{}/openid/v1/jwks", machine.address, cluster.listen.port());
     Ok(Config {
-        listen: cluster.listen,
+        listener,
         tls: tls::server_config(serving, &ca, clock)?,
         node_tls: tls::client_config(&ca, Some(to_nodes), clock)?,
         verifier: Arc::new(tokens.clone()),
@@ -134,7 +178,7 @@ fn serving_request(cluster: &Cluster, machine: &Machine) -> CertRequest {
     CertRequest::server("kube-apiserver", &names, &addresses)
 }
 
-fn write_kubeconfig(dir: &Path, server: &str, authority: &Authority, clock: &Clock) -> Result<()> {
+fn write_kubeconfig(dir: &Path, server: &str, authority: &Authority, clock: &Clock) -> Result<Unpublished> {
     let administrator = CertRequest::client("kubernetes-admin", &["system:masters"]);
     let credential = authority.cluster.issue(&administrator, clock)?;
     let text = Kubeconfig {
@@ -145,7 +189,7 @@ fn write_kubeconfig(dir: &Path, server: &str, authority: &Authority, clock: &Clo
         credential: &credential,
     }
     .to_text();
-    crate::instance::write_private(&admin_kubeconfig(dir), &text)
+    Unpublished::write(&admin_kubeconfig(dir), &text)
 }
 
 fn start_controllers(plane: &ControlPlane, cluster: &Cluster, clock: &Clock, tasks: &Tasks) -> Result<()> {

@@ -24,11 +24,15 @@ fn lock_path(data_dir: &Path) -> PathBuf {
 impl Instance {
     /// Takes the data folder, which is made when missing.
     pub fn take(data_dir: &Path) -> Result<Self> {
+        let is_new = !data_dir.exists();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)
             .create(data_dir)
             .with_context(|| format!("cannot make {}; run as root or give another --data-dir", data_dir.display()))?;
+        if let (true, Some(parent)) = (is_new, data_dir.parent()) {
+            File::open(parent)?.sync_all()?;
+        }
         let path = lock_path(data_dir);
         let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o644).open(&path);
         let file = file
@@ -95,14 +99,30 @@ impl Traces {
 
 /// Writes a file that only root reads, as a whole or not at all.
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
-    let unfinished = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    Unpublished::write(path, text)?.publish()
+}
+
+/// A private file that is durable under another name and not yet in its place.
+pub struct Unpublished {
+    path: PathBuf,
+    unfinished: PathBuf,
+}
+
+impl Unpublished {
+    pub fn write(path: &Path, text: &str) -> Result<Self> {
+        let unfinished = path.with_extension("new");
+        let write = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Unpublished { path: path.to_path_buf(), unfinished })
+    }
+
+    pub fn publish(self) -> Result<()> {
+        fs::rename(&self.unfinished, &self.path).with_context(|| format!("cannot write {}", self.path.display()))
+    }
 }
 
 /// What is said on that pipe.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use base::{Clock, Tasks};
+use base::{Clock, Tasks, phase};
 use client::{Client, Informers};
 use ipnet::IpNet;
 use kubelet::{ClusterDns, Kubelet, Serving};
@@ -62,8 +62,26 @@ impl Node {
     }
 }
 
+/// What a node stands on before it talks to anybody.
+pub struct Ground {
+    network: Network,
+    runtime: Runtime,
+}
+
+impl Ground {
+    /// Opens the pod network and the runtime, which finds what an earlier start left. Blocks now and then for the disk.
+    pub async fn open(machine: &Machine, membership: &Membership, clock: &Clock, tasks: &Tasks) -> Result<Self> {
+        let pods = phase::blocking("pod network", || Pods::open(pod_network(machine, membership)));
+        let network = Network::new(pods.context("cannot set up the pod network")?);
+        let options = runtime_options(machine, Arc::new(network.clone()), clock, tasks);
+        let runtime = phase::of("container runtime", Runtime::open(options)).await;
+        Ok(Ground { runtime: runtime.context("cannot open the container runtime")?, network })
+    }
+}
+
 /// Starts everything; returns when the node is registered.
 pub async fn start(
+    Ground { network, runtime }: Ground,
     machine: &Machine,
     membership: &Membership,
     clients: Clients,
@@ -72,9 +90,7 @@ pub async fn start(
     tasks: &Tasks,
 ) -> Result<Node> {
     let answering = start_dns(machine, membership, clients.dns, clock, tasks);
-    let network = Network::new(Pods::open(pod_network(machine, membership)).context("cannot set up the pod network")?);
-    let runtime = Runtime::open(runtime_options(machine, Arc::new(network.clone()), clock, tasks)).await;
-    let runtime = runtime.context("cannot open the container runtime")?;
+    let network_ready = network.has_range();
     start_network(machine, membership, network, clients.proxy, clock, tasks);
     let addresses = vec![machine.address];
     let dir = machine.data_dir.join("kubelet");
@@ -93,7 +109,8 @@ pub async fn start(
     config.cluster_dns = ClusterDns { servers: vec![membership.dns], domain: membership.domain.clone() };
     let client_ca = pki::tls::roots(&membership.authority).context("the cluster's authority cannot be read")?;
     config.serving = Some(Serving { certificate: serving, client_ca });
-    let kubelet = kubelet::run(config).await.context("cannot start the node agent")?;
+    config.network_ready = Some(network_ready);
+    let kubelet = phase::of("node agent", kubelet::run(config)).await.context("cannot start the node agent")?;
     Ok(Node { kubelet, answering })
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use base::{Clock, Tasks};
+use base::{Clock, Tasks, phase};
 use client::Client;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pki::CertRequest;
@@ -27,7 +27,7 @@ use crate::cluster_info;
 use crate::control_plane::{self, ControlPlane};
 use crate::identity;
 use crate::instance::{Instance, READY_WORD, ReadyPipe};
-use crate::node::{self, Clients, Node};
+use crate::node::{self, Clients, Ground, Node};
 use crate::settings::{Cluster, Machine, admin_kubeconfig};
 use crate::token;
 
@@ -60,13 +60,15 @@ pub fn up(arguments: &UpArguments) -> Result<()> {
         let (clock, tasks) = (Clock::system(), Tasks::root());
         let plane = control_plane::start(&cluster, &machine, &[], &clock, &tasks).await?;
         let outcome = async {
-            cluster_info::publish(&plane, &cluster, &machine).await?;
+            let ground = open_ground(&plane, &cluster, &machine, &clock, &tasks);
+            phase::of("cluster information", cluster_info::publish(&plane, &cluster, &machine)).await?;
             token::provide(&plane, arguments.node.token.as_deref()).await?;
-            join_in_process(&plane, &cluster, &machine, &clock, &tasks).await
+            join_in_process(ground.await??, &plane, &cluster, &machine, &clock, &tasks).await
         };
         let mut node = outcome.await?;
+        let readiness = phase::of("node ready", node.ready());
         tokio::select! {
-            outcome = node.ready() => outcome?,
+            outcome = readiness => outcome?,
             () = stop_signal() => return wind_down(&tasks).await,
         }
         ready.tell();
@@ -124,8 +126,22 @@ fn be_root(command: &str) -> Result<()> {
     Ok(())
 }
 
+/// Opens what the node stands on while others work.
+fn open_ground(
+    plane: &ControlPlane,
+    cluster: &Cluster,
+    machine: &Machine,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> tokio::task::JoinHandle<Result<Ground>> {
+    let (membership, machine) = (cluster_info::membership(plane, cluster), machine.clone());
+    let (clock, tasks) = (clock.clone(), tasks.clone());
+    tokio::spawn(async move { Ground::open(&machine, &membership, &clock, &tasks).await })
+}
+
 /// The node of the control plane's own machine.
 async fn join_in_process(
+    ground: Ground,
     plane: &ControlPlane,
     cluster: &Cluster,
     machine: &Machine,
@@ -144,7 +160,7 @@ async fn join_in_process(
         proxy: Client::new(plane.server.door(identity::proxy())),
         dns: Client::new(plane.server.door(identity::dns())),
     };
-    node::start(machine, &membership, clients, serving, clock, tasks).await
+    node::start(ground, machine, &membership, clients, serving, clock, tasks).await
 }
 
 async fn stop_signal() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base::{Clock, Tasks};
 use client::Client;
 use cri::Cri;
+use tokio::sync::watch;
 
 use crate::dns::ClusterDns;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub max_pods: u32,
     /// Labels of the node beyond those that say what it is.
     pub node_labels: Vec<(String, String)>,
+    /// Turns when the runtime's network becomes ready: the node's status follows at once. Without it that is found out by looking.
+    pub network_ready: Option<watch::Receiver<bool>>,
     /// Containers that say nothing get the runtime's seccomp profile.
     pub seccomp_default: bool,
 }
@@ -78,6 +81,7 @@ impl Config {
             pod_cidrs: Vec::new(),
             max_pods: 110,
             node_labels: Vec::new(),
+            network_ready: None,
             seccomp_default: false,
         }
     }

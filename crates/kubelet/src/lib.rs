@@ -46,6 +46,7 @@ pub mod waker;
 
 use std::sync::Arc;
 
+use base::phase;
 use client::events::Recorder;
 use client::{Informer, Typed, Watched};
 use cri::v1::VersionRequest;
@@ -93,7 +94,8 @@ pub async fn run(config: Config) -> Result<Kubelet, StartError> {
     let version = config.cri.version(VersionRequest::default()).await?;
     let machine = Machine::read();
     let allocatable = node::status::capacity(&machine, &config.data_dir, config.max_pods);
-    let node_uid = node::registration::register(&client, &clock, &config, &machine, &allocatable).await;
+    let registering = node::registration::register(&client, &clock, &config, &machine, &allocatable);
+    let node_uid = phase::of("registration", registering).await;
     let recorder = Recorder::new(client.clone(), clock.clone(), &tasks, "kubelet", &config.node_name);
     let services = Informer::<Service>::start(&client, &tasks, Watched::all_of::<Service>(), &[]);
     let agent = Arc::new(Agent {
@@ -122,8 +124,8 @@ pub async fn run(config: Config) -> Result<Kubelet, StartError> {
     agent.tasks.spawn("node-status", node::status::run(agent.clone(), port, set_ready));
     tell_starting(&agent);
     // Containers are told of the services there are: none may start before those are known.
-    services.synced().await;
-    pods::Pods::start(agent.clone()).await;
+    phase::of("services known", services.synced()).await;
+    phase::of("pods known", pods::Pods::start(agent.clone())).await;
     Ok(Kubelet { ready, port })
 }
 

@@ -51,7 +51,9 @@ impl EncryptionKeys {
         let keys = Self::parse(&text)?;
         let no_file = || PkiError::malformed("encryption key file", "its path names no file");
         let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(no_file)?.to_string();
-        folder::write(path.parent().ok_or_else(no_file)?, &[folder::Content { name, text, mode: PRIVATE }])?;
+        let dir = path.parent().ok_or_else(no_file)?;
+        folder::create(dir)?;
+        folder::write(dir, &[folder::Content { name, text, mode: PRIVATE }])?;
         Ok(keys)
     }
 

@@ -94,14 +94,15 @@ async fn write(registry: &Registry, at: SocketAddr) -> Result<(), Status> {
     }
     // Endpoints cannot be on loopback: a server that is only reached from its own machine has the slice alone.
     let endpoints = Some(endpoints).filter(|_| !at.ip().is_loopback());
-    for object in endpoints.into_iter().chain([slice]) {
-        if registry.exists(&target(registry, &object)?) {
-            merge(registry, &object, Value::Object(object.0.clone())).await?;
-        } else {
-            create(registry, object).await?;
-        }
+    let objects = endpoints.into_iter().chain([slice]).map(|object| put(registry, object));
+    futures::future::try_join_all(objects).await.map(drop)
+}
+
+async fn put(registry: &Registry, object: Object) -> Result<(), Status> {
+    if registry.exists(&target(registry, &object)?) {
+        return merge(registry, &object, Value::Object(object.0.clone())).await;
     }
-    Ok(())
+    create(registry, object).await
 }
 
 async fn merge(registry: &Registry, object: &Object, patch: Value) -> Result<(), Status> {

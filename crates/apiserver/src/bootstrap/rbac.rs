@@ -26,14 +26,10 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const AGGREGATE_TO: &str = "rbac.authorization.k8s.io/aggregate-to-";
 
-pub async fn reconcile(registry: &Registry) -> Result<(), Status> {
-    let (roles, bindings): (Vec<Object>, Vec<Object>) =
-        wanted().into_iter().partition(|object| object.kind().ends_with("Role"));
-    for step in [roles, bindings] {
-        let writes = step.into_iter().map(|object| reconcile_one(registry, object));
-        futures::future::try_join_all(writes).await?;
-    }
-    Ok(())
+/// Has these roles and bindings be there. Bindings need no role: one that names a role to come grants nothing yet.
+pub async fn reconcile(registry: &Registry, wanted: Vec<Object>) -> Result<(), Status> {
+    let writes = wanted.into_iter().map(|object| reconcile_one(registry, object));
+    futures::future::try_join_all(writes).await.map(drop)
 }
 
 async fn reconcile_one(registry: &Registry, wanted: Object) -> Result<(), Status> {
@@ -82,7 +78,7 @@ fn missing(existing: &Object, wanted: &Object) -> Option<Value> {
 }
 
 /// All default roles and bindings.
-fn wanted() -> Vec<Object> {
+pub fn wanted() -> Vec<Object> {
     let mut objects: Vec<Object> = Vec::new();
     for line in FACTS.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -44,7 +44,7 @@ impl Lab {
             rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listener: tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
             tls: Arc::new(tls),
             node_tls: Arc::new(client_tls(&authority, "kube-apiserver-kubelet-client", &["system:masters"])),
             verifier: Arc::new(NoTokens),

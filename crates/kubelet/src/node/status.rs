@@ -46,6 +46,7 @@ pub fn capacity(machine: &Machine, data_dir: &std::path::Path, max_pods: u32) ->
 /// Keeps the status true for ever; `ready` is told when the node first is, and whenever it turns.
 pub async fn run(agent: Arc<Agent>, port: u16, ready: watch::Sender<bool>) {
     let (mut written, mut written_at): (Option<NodeStatus>, Option<Timestamp>) = (None, None);
+    let mut network = agent.config.network_ready.clone();
     loop {
         let now = agent.clock.now();
         let old = written.as_ref().and_then(|status| status.conditions.clone());
@@ -68,8 +69,23 @@ pub async fn run(agent: Arc<Agent>, port: u16, ready: watch::Sender<bool>) {
                 }
             }
         }
-        agent.clock.sleep(wait).await;
+        tokio::select! {
+            () = agent.clock.sleep(wait) => {}
+            () = turn(&mut network) => {}
+        }
     }
+}
+
+/// Resolves when the runtime's network turns ready.
+async fn turn(network: &mut Option<watch::Receiver<bool>>) {
+    if let Some(receiver) = network {
+        if receiver.changed().await.is_ok() {
+            return;
+        }
+        // Nobody will tell any more.
+        *network = None;
+    }
+    std::future::pending().await
 }
 
 fn is_ready(status: &NodeStatus) -> bool {

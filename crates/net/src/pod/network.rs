@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use cri::{PodAddresses, PodNetwork, SandboxNetwork};
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::{PodError, Pods};
 use crate::link::{Links, RouteOwner};
@@ -17,16 +18,24 @@ use crate::link::{Links, RouteOwner};
 #[derive(Debug, Clone)]
 pub struct Network {
     pods: Arc<Mutex<Pods>>,
+    has_range: Arc<watch::Sender<bool>>,
 }
 
 impl Network {
     pub fn new(pods: Pods) -> Self {
-        Network { pods: Arc::new(Mutex::new(pods)) }
+        Network { pods: Arc::new(Mutex::new(pods)), has_range: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Turns true when the node has got its own pod ranges.
+    pub fn has_range(&self) -> watch::Receiver<bool> {
+        self.has_range.subscribe()
     }
 
     /// Sets the node's own pod ranges; before that no pod can join.
     pub async fn assign(&self, ranges: Vec<IpNet>) -> Result<(), cri::Error> {
-        self.work(move |pods| pods.assign(&ranges)).await
+        self.work(move |pods| pods.assign(&ranges)).await?;
+        self.has_range.send_if_modified(|has_range| !std::mem::replace(has_range, true));
+        Ok(())
     }
 
     /// Sets the addresses of all nodes.
