@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use kubelet::node::thresholds::Thresholds;
 
 /// A complete Kubernetes in one program.
 #[derive(Parser)]
@@ -101,6 +102,9 @@ pub struct NodeArguments {
     /// Where to pull a registry's images from instead: `docker.io=http://mirror:5000`. Can be repeated.
     #[arg(long, value_name = "HOST=URL")]
     pub registry_mirror: Vec<String>,
+    /// At which shortage the node says that it is under pressure, and takes no more pods.
+    #[arg(long, value_name = "SIGNAL<AMOUNT,...", default_value = kubelet::node::thresholds::DEFAULT)]
+    pub eviction_hard: Thresholds,
     /// The token that machines join with.
     #[arg(long, env = "CORACLE_TOKEN")]
     pub token: Option<String>,

@@ -110,6 +110,7 @@ pub async fn start(
     let client_ca = pki::tls::roots(&membership.authority).context("the cluster's authority cannot be read")?;
     config.serving = Some(Serving { certificate: serving, client_ca });
     config.network_ready = Some(network_ready);
+    config.eviction_hard.clone_from(&machine.eviction_hard);
     let kubelet = phase::of("node agent", kubelet::run(config)).await.context("cannot start the node agent")?;
     Ok(Node { kubelet, answering })
 }

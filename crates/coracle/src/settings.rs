@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
+use kubelet::node::thresholds::Thresholds;
 use runtime::image::{Mirror, Registries};
 
 use crate::arguments::{ControlPlaneArguments, NodeArguments};
@@ -35,6 +36,7 @@ pub struct Machine {
     pub address: IpAddr,
     pub cgroup_parent: String,
     pub registries: Registries,
+    pub eviction_hard: Thresholds,
 }
 
 impl Cluster {
@@ -96,6 +98,7 @@ impl Machine {
             address: arguments.node_ip.map_or_else(own_address, checked_address)?,
             cgroup_parent: arguments.cgroup_parent.clone(),
             registries: registries(&arguments.registry_mirror)?,
+            eviction_hard: arguments.eviction_hard.clone(),
         })
     }
 }

@@ -10,6 +10,7 @@ use cri::Cri;
 use tokio::sync::watch;
 
 use crate::dns::ClusterDns;
+use crate::node::thresholds::Thresholds;
 
 /// How the node API on port 10250 proves itself and whom it trusts.
 #[derive(Clone)]
@@ -51,6 +52,8 @@ pub struct Config {
     pub network_ready: Option<watch::Receiver<bool>>,
     /// Containers that say nothing get the runtime's seccomp profile.
     pub seccomp_default: bool,
+    /// At which shortage the node says that it is under pressure.
+    pub eviction_hard: Thresholds,
 }
 
 impl Config {
@@ -83,6 +86,7 @@ impl Config {
             node_labels: Vec::new(),
             network_ready: None,
             seccomp_default: false,
+            eviction_hard: Thresholds::default(),
         }
     }
 }

@@ -29,6 +29,8 @@ pub fn coracle_arguments(plan: &Plan, node: &Node) -> Vec<String> {
     flag("node-ip", node.address.to_string());
     flag("cgroup-parent", format!("/{}", node.cgroup));
     flag("token", plan.token.clone());
+    // The machine's disk is not the lab's: a nearly full one shall not turn pods away.
+    flag("eviction-hard", "memory.available<100Mi,nodefs.available<1%".into());
     for (registry, port) in MIRRORED {
         flag("registry-mirror", format!("{registry}=http://{HUB}:{port}"));
     }

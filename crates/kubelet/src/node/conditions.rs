@@ -4,20 +4,16 @@ use base::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 
 use super::machine::Room;
+use super::thresholds::Thresholds;
 use crate::pod::time;
-
-/// Below this much memory, in bytes, the node is under pressure (upstream's eviction threshold).
-const MEMORY_AVAILABLE_MIN: i64 = 100 << 20;
-/// Below these shares of room, in percent, the node is under pressure.
-const DISK_AVAILABLE_PERCENT_MIN: u64 = 10;
-const INODES_FREE_PERCENT_MIN: u64 = 5;
 
 /// What the conditions are made from.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Why the runtime or its network is not ready; empty when they are.
     pub not_ready: Vec<String>,
-    pub memory_available_bytes: i64,
+    pub memory_available_bytes: u64,
+    pub memory_bytes: u64,
     pub disk: Room,
     /// Process ids in use and as many as there are; 0 when unknown.
     pub pids: (u64, u64),
@@ -31,11 +27,11 @@ struct Verdict {
 }
 
 /// The four conditions; one that has not turned keeps its transition time.
-pub fn all(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
-    verdicts(facts).into_iter().map(|verdict| condition(verdict, old, now)).collect()
+pub fn all(facts: &Facts, least: &Thresholds, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+    verdicts(facts, least).into_iter().map(|verdict| condition(verdict, old, now)).collect()
 }
 
-fn verdicts(facts: &Facts) -> [Verdict; 4] {
+fn verdicts(facts: &Facts, least: &Thresholds) -> [Verdict; 4] {
     let pressure = |type_, holds: bool, yes, no, what: &str| Verdict {
         type_,
         holds,
@@ -50,12 +46,11 @@ fn verdicts(facts: &Facts) -> [Verdict; 4] {
             }
         ),
     };
-    let memory = facts.memory_available_bytes > 0 && facts.memory_available_bytes < MEMORY_AVAILABLE_MIN;
-    let scarce = |free: u64, all: u64, percent: u64| all > 0 && free.saturating_mul(100) < all.saturating_mul(percent);
-    let disk = scarce(facts.disk.available_bytes, facts.disk.capacity_bytes, DISK_AVAILABLE_PERCENT_MIN)
-        || scarce(facts.disk.inodes_free, facts.disk.inodes, INODES_FREE_PERCENT_MIN);
+    let memory = least.memory.is_missed(facts.memory_available_bytes, facts.memory_bytes);
+    let disk = least.disk.is_missed(facts.disk.available_bytes, facts.disk.capacity_bytes)
+        || least.inodes.is_missed(facts.disk.inodes_free, facts.disk.inodes);
     let (used, all) = facts.pids;
-    let pids = all > 0 && scarce(all.saturating_sub(used), all, 1);
+    let pids = least.pids.is_missed(all.saturating_sub(used), all);
     let ready = facts.not_ready.is_empty();
     [
         pressure(
@@ -98,7 +93,8 @@ mod tests {
     #[test]
     fn words_are_upstreams() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let facts = Facts { memory_available_bytes: 1 << 30, ..Facts::default() };
+        let facts = Facts { memory_available_bytes: 1 << 30, memory_bytes: 1 << 31, ..Facts::default() };
+        let all = |facts: &Facts, old: &[NodeCondition], now| all(facts, &Thresholds::default(), old, now);
         let lines: Vec<String> = all(&facts, &[], now)
             .into_iter()
             .map(|condition| {
@@ -123,6 +119,7 @@ mod tests {
         let sick = Facts {
             not_ready: vec!["container runtime network not ready: NetworkReady=false".into()],
             memory_available_bytes: 1,
+            memory_bytes: 1 << 31,
             disk: Room { capacity_bytes: 100, available_bytes: 9, ..Room::default() },
             pids: (1000, 1000),
         };

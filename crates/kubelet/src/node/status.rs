@@ -133,7 +133,7 @@ async fn status(agent: &Agent, port: u16, old: &[NodeCondition], now: Timestamp)
         addresses: Some(addresses.map(|(type_, address)| NodeAddress { type_: type_.to_string(), address }).collect()),
         capacity: Some(text(&agent.allocatable)),
         allocatable: Some(text(&agent.allocatable)),
-        conditions: Some(conditions::all(&facts(agent).await, old, now)),
+        conditions: Some(conditions::all(&facts(agent).await, &agent.config.eviction_hard, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
@@ -165,7 +165,8 @@ async fn facts(agent: &Agent) -> Facts {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     Facts {
         not_ready: not_ready(agent).await,
-        memory_available_bytes: machine::meminfo(&meminfo, "MemAvailable"),
+        memory_available_bytes: machine::meminfo(&meminfo, "MemAvailable").unsigned_abs(),
+        memory_bytes: agent.machine.memory_bytes.unsigned_abs(),
         disk: machine::room(&agent.config.data_dir),
         pids: pids(),
     }
