@@ -20,13 +20,42 @@ impl Plugin for NodePorts {
 
     fn is_helped_by(&self, pod: &PodInfo, event: &Event) -> bool {
         match event {
-            Event::NodeAdded(_) | Event::NodeUpdated { .. } | Event::PodUpdated => true,
-            Event::ClaimChanged(_) => false,
+            Event::NodeAdded(_) | Event::PodUpdated => true,
+            // A node has its ports whatever else changes about it.
+            Event::NodeUpdated { .. } | Event::ClaimChanged(_) => false,
             Event::PodFreed(freed) => {
                 let numbers = |pod: &PodInfo| pod.host_ports.iter().map(|port| port.port).collect::<Vec<_>>();
                 let wanted = numbers(pod);
                 numbers(freed).iter().any(|port| wanted.contains(port))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::node_info::NodeFacts;
+    use crate::pod_info::HostPort;
+
+    fn with_port(port: i32) -> PodInfo {
+        let port = HostPort { ip: "0.0.0.0".into(), protocol: "TCP".into(), port };
+        PodInfo { host_ports: vec![port], ..PodInfo::default() }
+    }
+
+    #[test]
+    fn only_a_freed_port_of_the_same_number_or_a_new_node_helps() {
+        let node = Arc::new(NodeFacts::default());
+        let changed = Event::NodeUpdated { old: node.clone(), new: node.clone() };
+        for (event, helps) in [
+            (Event::PodFreed(Arc::new(with_port(80))), true),
+            (Event::PodFreed(Arc::new(with_port(81))), false),
+            (Event::NodeAdded(node), true),
+            (changed, false),
+        ] {
+            assert_eq!(NodePorts.is_helped_by(&with_port(80), &event), helps, "{event:?}");
         }
     }
 }
