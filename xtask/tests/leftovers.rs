@@ -27,6 +27,9 @@ find /sys/fs/cgroup -type d -name '*coracle*' 2>/dev/null | while read -r line; 
 find /run /var/lib /var/log /etc /dev/shm -xdev -maxdepth 2 2>/dev/null | while read -r line; do printf 'file %s\n' "$line"; done
 "#;
 
+/// What labs lock while they start; it stays until the machine is started again.
+const LOCK: [&str; 2] = ["file /run/coracle-lab", "file /run/coracle-lab/.lock"];
+
 fn listing() -> BTreeSet<String> {
     let output = Command::new("sh").args(["-c", LISTING]).output().unwrap();
     let mut lines: BTreeSet<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
@@ -37,6 +40,7 @@ fn listing() -> BTreeSet<String> {
             lines.insert(format!("process {words}"));
         }
     }
+    lines.retain(|line| !LOCK.contains(&line.as_str()));
     lines
 }
 
