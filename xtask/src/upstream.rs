@@ -1,4 +1,4 @@
-//! `cargo xtask upstream`: upstream's programs, built from the Go module pinned under `tests/upstream`.
+//! `cargo xtask upstream`: upstream's programs, built from the Go modules pinned under `tests/upstream`.
 //!
 //! `kubectl` is what every test speaks through; the others are built on demand, to compare behaviour side by side.
 //! Binaries are kept outside the clone by version and by how they are built, so a fresh clone builds nothing and nobody
@@ -18,15 +18,51 @@ use crate::progress::step;
 use crate::{paths, process};
 
 /// The release that Coracle is compatible with.
-const VERSION: &str = "v1.37.1";
+pub const VERSION: &str = "v1.37.1";
 
 /// Without the system's C library, so that the programs run in any image.
 const ENVIRONMENT: [(&str, &str); 1] = [("CGO_ENABLED", "0")];
 const FLAGS: [&str; 3] = ["-mod=readonly", "-trimpath", "-buildvcs=false"];
 
+/// One program and where it comes from.
+struct Program {
+    name: &'static str,
+    /// the Go module that pins it, a folder under `tests/upstream`
+    module: &'static str,
+    package: &'static str,
+    /// built as the test binary of its package
+    test: bool,
+}
+
+const fn program_of(name: &'static str, module: &'static str, package: &'static str) -> Program {
+    Program { name, module, package, test: false }
+}
+
+/// Everything that can be built: Kubernetes' own programs and suite, and what they need beside them.
+const PROGRAMS: [Program; 14] = [
+    program_of("kubectl", ".", "k8s.io/kubernetes/cmd/kubectl"),
+    program_of("kube-apiserver", ".", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    program_of("kube-controller-manager", ".", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    program_of("kube-scheduler", ".", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    program_of("kubelet", ".", "k8s.io/kubernetes/cmd/kubelet"),
+    program_of("kube-proxy", ".", "k8s.io/kubernetes/cmd/kube-proxy"),
+    program_of("agnhost", ".", "k8s.io/kubernetes/test/images/agnhost"),
+    Program { name: "e2e.test", module: ".", package: "k8s.io/kubernetes/test/e2e", test: true },
+    program_of("ginkgo", ".", "github.com/onsi/ginkgo/v2/ginkgo"),
+    program_of("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
+    program_of("containerd", "containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+    program_of(
+        "containerd-shim-runc-v2",
+        "containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+    ),
+    program_of("coredns", "coredns", "github.com/coredns/coredns"),
+    program_of("sample-apiserver", "sample-apiserver", "k8s.io/sample-apiserver"),
+];
+
 #[derive(Args)]
 pub struct UpstreamArguments {
-    /// Programs of k8s.io/kubernetes/cmd, such as kube-apiserver or kubelet
+    /// Programs to build, such as kube-apiserver, kubelet, e2e.test or etcd
     #[arg(default_value = "kubectl")]
     programs: Vec<String>,
 }
@@ -52,40 +88,61 @@ pub fn kubectl() -> Result<PathBuf> {
     }
 }
 
-fn program(name: &str) -> Result<PathBuf> {
-    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
-        bail!("{name:?} is not the name of an upstream program");
-    }
+/// A program of the table, built when this machine has not built it yet. Needs Go.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let Some(program) = find(name) else {
+        let known: Vec<&str> = PROGRAMS.iter().map(|program| program.name).collect();
+        bail!("{name:?} is not an upstream program that can be built; these are: {}", known.join(", "));
+    };
     let built = match cached(name) {
         Some(built) => built,
-        None => step(&format!("building upstream's {name} {VERSION}"), || build(name))?,
+        None => step(&format!("building upstream's {name}"), || build(program))?,
     };
     offered(name, &built)
 }
 
-fn cache() -> PathBuf {
+fn find(name: &str) -> Option<&'static Program> {
+    PROGRAMS.iter().find(|program| program.name == name)
+}
+
+fn module(program: &Program) -> PathBuf {
+    paths::root().join("tests/upstream").join(program.module)
+}
+
+/// Where a program is kept: by release and by everything its build depends on.
+fn place(program: &Program) -> Result<PathBuf> {
     let recipe: String = ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value} ")).collect();
-    let digest = Sha256::new().chain_update(recipe).chain_update(FLAGS.join(" ")).chain_update(stamp()).finalize();
+    let pins = fs::read(module(program).join("go.sum")).context("reading the pinned module's go.sum")?;
+    let digest = Sha256::new()
+        .chain_update(recipe)
+        .chain_update(FLAGS.join(" "))
+        .chain_update(stamp())
+        .chain_update(program.package)
+        .chain_update(pins)
+        .finalize();
     let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    paths::cache().join("upstream").join(format!("{VERSION}-{short}"))
+    Ok(paths::cache().join("upstream").join(VERSION).join(short).join(program.name))
 }
 
 fn cached(name: &str) -> Option<PathBuf> {
-    Some(cache().join(name)).filter(|path| path.is_file())
+    place(find(name)?).ok().filter(|path| path.is_file())
 }
 
-fn build(name: &str) -> Result<PathBuf> {
-    let go = paths::find_program("go").context("building upstream programs needs Go 1.26")?;
-    let cache = cache();
-    fs::create_dir_all(&cache)?;
-    let scratch = tempfile::tempdir_in(&cache).context("making a folder to build in")?;
+fn build(program: &Program) -> Result<PathBuf> {
+    let name = program.name;
+    let go = paths::find_program("go")
+        .with_context(|| format!("building upstream's {name} needs Go 1.26, which is not installed"))?;
+    let built = place(program)?;
+    let folder = built.parent().context("a kept program is in a folder")?;
+    fs::create_dir_all(folder)?;
+    let scratch = tempfile::tempdir_in(folder).context("making a folder to build in")?;
     let out = scratch.path().join(name);
     let mut command = Command::new(go);
-    command.current_dir(paths::root().join("tests/upstream")).envs(ENVIRONMENT);
-    command.arg("build").args(FLAGS).args(["-ldflags", &stamp(), "-o"]);
-    command.arg(&out).arg(format!("k8s.io/kubernetes/cmd/{name}"));
+    command.current_dir(module(program)).envs(ENVIRONMENT);
+    command.args(if program.test { ["test", "-c"].as_slice() } else { ["build"].as_slice() });
+    command.args(FLAGS).args(["-ldflags", &stamp(), "-o"]);
+    command.arg(&out).arg(program.package);
     process::quiet(&mut command).with_context(|| format!("building {name}"))?;
-    let built = cache.join(name);
     fs::rename(&out, &built).with_context(|| format!("keeping {name}"))?;
     Ok(built)
 }
