@@ -20,6 +20,7 @@
 
 mod cgroups;
 mod cluster;
+pub mod containerd;
 mod enter;
 mod hub;
 mod init;
@@ -85,16 +86,39 @@ pub struct LabArguments {
     /// End a lab that was left running
     #[arg(long, value_name = "LAB")]
     end: Option<String>,
+    /// What runs the nodes' containers: Coracle itself, or containerd, named to it by its socket
+    #[arg(long, value_enum, default_value_t, conflicts_with = "vm")]
+    runtime: Runtime,
     /// The command and its arguments; a shell without
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// What runs the containers of a lab's nodes.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Runtime {
+    #[default]
+    Coracle,
+    Containerd,
 }
 
 impl LabArguments {
     /// A lab that runs `command` on `nodes` nodes, for other tasks to start.
     pub fn running(command: Vec<OsString>, nodes: usize) -> Self {
         let coracle = std::env::var_os("CORACLE_BINARY").map(PathBuf::from);
-        Self { nodes, keep: false, vm: false, disk: None, bare: false, coracle, enter: None, end: None, command }
+        let runtime = Runtime::default();
+        Self {
+            nodes,
+            keep: false,
+            vm: false,
+            disk: None,
+            bare: false,
+            coracle,
+            enter: None,
+            end: None,
+            runtime,
+            command,
+        }
     }
 
     /// Nodes are booted and run nothing; `lab-node start` runs `coracle` on them.
@@ -105,6 +129,11 @@ impl LabArguments {
 
     pub fn kept(mut self, keep: bool) -> Self {
         self.keep = keep;
+        self
+    }
+
+    pub fn on(mut self, runtime: Runtime) -> Self {
+        self.runtime = runtime;
         self
     }
 
@@ -140,9 +169,11 @@ fn prepare(arguments: &LabArguments) -> Result<(Plan, Vec<images::Built>)> {
     let coracle = coracle(arguments)?;
     let kubectl = upstream::kubectl()?;
     let built = images::build_all()?;
+    let containerd = (arguments.runtime == Runtime::Containerd).then(containerd::programs).transpose()?;
     let plan = Plan {
         keep: arguments.keep,
         bare: arguments.bare,
+        containerd,
         ..Plan::new(arguments.nodes, coracle, kubectl, shell_or(&arguments.command))?
     };
     Ok((plan, built))

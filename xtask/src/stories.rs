@@ -23,6 +23,9 @@ pub struct StoriesArguments {
     /// Tell them in an emulated machine with cgroup v2 alone
     #[arg(long)]
     vm: bool,
+    /// What runs the containers
+    #[arg(long, value_enum, default_value_t, conflicts_with = "vm")]
+    runtime: lab::Runtime,
     /// Tell them once with every kubectl from 1.27 on that this machine has
     #[arg(long)]
     every_kubectl: bool,
@@ -56,7 +59,7 @@ pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
             command.push(program.clone().into());
         }
         command.extend(names.iter().map(OsString::from));
-        let lab = LabArguments::running(command, nodes).kept(arguments.keep).in_vm(arguments.vm);
+        let lab = LabArguments::running(command, nodes).kept(arguments.keep).in_vm(arguments.vm).on(arguments.runtime);
         if lab::run(&lab)? != ExitCode::SUCCESS {
             outcome = ExitCode::FAILURE;
         }

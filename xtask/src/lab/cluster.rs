@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::containerd;
 use super::enter::{is_alive, wait_for};
 use super::init::lab_node;
 use super::state::{API_PORT, HUB, Node, PRIVATE_REGISTRY_PORT, Plan, REGISTRY_PORT, read_pid, slowness};
@@ -17,7 +18,7 @@ use crate::progress::step;
 const API_READY_MS_MAX: u64 = 30_000;
 const NODE_READY_S_MAX: u64 = 60;
 /// Registries as manifests name them, and the port where the lab serves them.
-const MIRRORED: [(&str, u16); 3] =
+pub const MIRRORED: [(&str, u16); 3] =
     [("docker.io", REGISTRY_PORT), ("registry.k8s.io", REGISTRY_PORT), ("private.lab", PRIVATE_REGISTRY_PORT)];
 
 /// How Coracle is started on a node.
@@ -33,6 +34,9 @@ pub fn coracle_arguments(plan: &Plan, node: &Node) -> Vec<String> {
     flag("eviction-hard", "memory.available<100Mi,nodefs.available<1%".into());
     for (registry, port) in MIRRORED {
         flag("registry-mirror", format!("{registry}=http://{HUB}:{port}"));
+    }
+    if plan.containerd.is_some() {
+        flag("container-runtime-endpoint", format!("unix://{}", containerd::SOCKET));
     }
     let verb = if node.number == 1 {
         flag("listen", format!("{}:{API_PORT}", node.address));

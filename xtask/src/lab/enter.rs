@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::state::{self, Node, Plan};
-use super::{cgroups, cluster, hub, network, node_init, reaper, spawn};
+use super::{cgroups, cluster, containerd, hub, network, node_init, reaper, spawn};
 
 const BOOT_MS_MAX: u64 = 10_000;
 const STOP_MS_MAX: u64 = 30_000;
@@ -129,6 +129,9 @@ fn start(plan: &Plan, node: &Node, flags: &[OsString]) -> Result<()> {
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.env_remove("KUBECONFIG").env("RUST_BACKTRACE", "1").env("NO_COLOR", "1");
     enter(node)?;
+    if let Some(programs) = &plan.containerd {
+        containerd::start(programs, node)?;
+    }
     let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let child = spawn::in_own_session(&mut command).spawn().context("starting coracle")?;
     use std::io::Write;

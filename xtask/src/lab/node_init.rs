@@ -24,6 +24,8 @@ pub struct NodeInitArguments {
 
 /// What every node has for itself, on disk: it survives the node's death as a machine's disk does.
 const ON_DISK: [&str; 2] = ["/var/lib", "/var/log"];
+/// What a node may write to without the machine's being touched: programs configure themselves here.
+const LAYERED: [&str; 2] = ["/etc", "/opt"];
 /// What every node has for itself until it dies.
 const IN_MEMORY: [&str; 5] = ["/etc/cni", "/opt/cni", "/etc/containerd", "/etc/kubernetes", "/var/cache"];
 
@@ -35,6 +37,9 @@ pub fn run_node_init(arguments: &NodeInitArguments) -> Result<ExitCode> {
     let scratch = node.run.join("etc");
     fs::create_dir_all(&scratch)?;
     hub::own_view(&scratch)?;
+    for dir in LAYERED {
+        own_layer(&node.data, dir)?;
+    }
     hub::overlay_file(&scratch, "/etc/hosts", &hub::hosts(&plan, &node.name)?)?;
     hub::overlay_file(&scratch, "/etc/hostname", &format!("{}\n", node.name))?;
     // where nothing answers unless a test makes something answer
@@ -60,6 +65,17 @@ fn own_run(lab: &Path, data: &Path) -> Result<()> {
     fs::create_dir_all(lab)?;
     mount(Some(&kept), lab, none, MsFlags::MS_BIND, none).context("bringing back the lab's folder")?;
     umount2(&kept, MntFlags::MNT_DETACH).context("letting go of the lab's kept folder")
+}
+
+/// The machine's folder as it is, under a layer that takes the node's changes.
+fn own_layer(data: &Path, dir: &str) -> Result<()> {
+    let name = dir.trim_start_matches('/');
+    let (upper, work) = (data.join(name), data.join(format!("{name}.work")));
+    fs::create_dir_all(&upper)?;
+    fs::create_dir_all(&work)?;
+    let options = format!("lowerdir={dir},upperdir={},workdir={}", upper.display(), work.display());
+    mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .with_context(|| format!("giving the node its own layer of {dir}"))
 }
 
 fn own_disk(data: &Path, dir: &str) -> Result<()> {

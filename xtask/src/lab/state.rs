@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::containerd::Programs;
 use crate::{paths, process};
 
 pub const RUN_DIR: &str = "/run/coracle-lab";
@@ -45,6 +46,9 @@ pub struct Plan {
     pub xtask: PathBuf,
     /// What nodes join with.
     pub token: String,
+    /// What nodes run containers with instead of Coracle's own runtime.
+    #[serde(default)]
+    pub containerd: Option<Programs>,
     pub command: Vec<OsString>,
 }
 
@@ -52,7 +56,8 @@ impl Plan {
     pub fn new(nodes: usize, coracle: PathBuf, kubectl: PathBuf, command: Vec<OsString>) -> Result<Self> {
         let xtask = paths::own_program()?;
         let id = std::process::id().to_string();
-        Ok(Self { id, nodes, bare: false, keep: false, coracle, kubectl, xtask, token: token()?, command })
+        let (token, containerd) = (token()?, None);
+        Ok(Self { id, nodes, bare: false, keep: false, coracle, kubectl, xtask, token, containerd, command })
     }
 
     pub fn read(dir: &Path) -> Result<Self> {
