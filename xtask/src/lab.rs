@@ -80,6 +80,9 @@ pub struct LabArguments {
     /// Run this program as Coracle instead of building the one of this clone
     #[arg(long, value_name = "FILE")]
     coracle: Option<PathBuf>,
+    /// What the lab's registry serves
+    #[arg(long, value_enum, default_value_t = images::Set::Stories, value_name = "SET")]
+    pub images: images::Set,
     /// Run the command in a lab that is already running
     #[arg(long, value_name = "LAB", conflicts_with_all = ["vm", "keep", "bare"])]
     enter: Option<String>,
@@ -114,6 +117,7 @@ impl LabArguments {
             disk: None,
             bare: false,
             coracle,
+            images: images::Set::Stories,
             enter: None,
             end: None,
             runtime,
@@ -168,7 +172,7 @@ pub fn run(arguments: &LabArguments) -> Result<ExitCode> {
 fn prepare(arguments: &LabArguments) -> Result<(Plan, Vec<images::Built>)> {
     let coracle = coracle(arguments)?;
     let kubectl = upstream::kubectl()?;
-    let built = images::build_all()?;
+    let built = images::build(arguments.images)?;
     let containerd = (arguments.runtime == Runtime::Containerd).then(containerd::programs).transpose()?;
     let plan = Plan {
         keep: arguments.keep,

@@ -65,7 +65,7 @@ enum Task {
     PullPlug(pull_plug::PullPlugArguments),
     /// Write the data of the API tables from upstream's public types
     Gen(gen_tables::GenArguments),
-    /// Make the test images from Debian packages (cached; `lab` does it by itself)
+    /// Make the test images from Debian packages and upstream's programs (cached; `lab` does it by itself)
     Images(images::ImagesArguments),
     /// Build upstream programs from the pinned Go module under `tests/upstream`
     Upstream(upstream::UpstreamArguments),

@@ -31,7 +31,7 @@ const ACKS_STEP: usize = 37;
 const ACKS_SPREAD: usize = 300;
 
 pub fn run(arguments: &PullPlugArguments) -> Result<ExitCode> {
-    images::build_all()?;
+    images::build(images::Set::Stories)?;
     let program = stories::build("plug")?;
     let dir = tempfile::tempdir().context("making a folder for the disk")?;
     let disk = dir.path().join("disk");

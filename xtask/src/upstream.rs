@@ -111,6 +111,25 @@ fn module(program: &Program) -> PathBuf {
 
 /// Where a program is kept: by release and by everything its build depends on.
 fn place(program: &Program) -> Result<PathBuf> {
+    Ok(paths::cache().join("upstream").join(VERSION).join(recipe(program)?).join(program.name))
+}
+
+/// Names everything that a program's build depends on, for what is made from it to follow.
+pub fn recipe_of(name: &str) -> Result<String> {
+    recipe(find(name).with_context(|| format!("{name:?} is not an upstream program that can be built"))?)
+}
+
+/// The pinned source of Kubernetes, in Go's module cache. Needs Go.
+pub fn kubernetes_source() -> Result<PathBuf> {
+    let go = paths::find_program("go").context("upstream's source needs Go 1.26, which is not installed")?;
+    let mut command = Command::new(go);
+    command.current_dir(paths::root().join("tests/upstream")).args(["mod", "download", "-json", "k8s.io/kubernetes"]);
+    let told: serde_json::Value =
+        serde_json::from_str(&process::output(&mut command)?).context("reading what Go said")?;
+    told["Dir"].as_str().map(PathBuf::from).context("Go does not say where it keeps k8s.io/kubernetes")
+}
+
+fn recipe(program: &Program) -> Result<String> {
     let recipe: String = ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value} ")).collect();
     let pins = fs::read(module(program).join("go.sum")).context("reading the pinned module's go.sum")?;
     let digest = Sha256::new()
@@ -120,8 +139,7 @@ fn place(program: &Program) -> Result<PathBuf> {
         .chain_update(program.package)
         .chain_update(pins)
         .finalize();
-    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    Ok(paths::cache().join("upstream").join(VERSION).join(short).join(program.name))
+    Ok(digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn cached(name: &str) -> Option<PathBuf> {

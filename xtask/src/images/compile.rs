@@ -1,5 +1,5 @@
 //! The programs in the test images that no package holds: a default-configuration static busybox from Debian's source
-//! package, `pause`, and the service of the rollout story.
+//! package, `pause`, a program that tells its user, and the service of the rollout story.
 //!
 //! Debian's packaged busybox falls short for tests: it resolves names differently and its shell drops environment
 //! variables whose names are not identifiers. So the source package is built with upstream's own default configuration,
@@ -15,10 +15,14 @@ use crate::apt::Apt;
 use crate::{paths, process};
 
 const PAUSE_TEXT: &str = include_str!("../../../tests/images/pause.c");
+const EFFECTIVE_UID_TEXT: &str = include_str!("../../../tests/images/effective_uid.c");
 const PAYMENT_TEXT: &str = include_str!("../../../tests/images/payment_service.rs");
 /// The sources of our own programs: part of every layer's key.
-pub const PROGRAMS_TEXT: &str =
-    concat!(include_str!("../../../tests/images/pause.c"), include_str!("../../../tests/images/payment_service.rs"));
+pub const PROGRAMS_TEXT: &str = concat!(
+    include_str!("../../../tests/images/pause.c"),
+    include_str!("../../../tests/images/effective_uid.c"),
+    include_str!("../../../tests/images/payment_service.rs"),
+);
 
 /// What the built program is called in the cache.
 pub const BUSYBOX_PROGRAM: &str = "busybox-static";
@@ -59,11 +63,18 @@ fn build_busybox(cache: &Path, program: &Path) -> Result<()> {
 
 /// The program that holds a pod's namespaces open.
 pub fn pause() -> Result<Vec<u8>> {
-    built("pause.c", PAUSE_TEXT, |source, out| {
-        let mut command = Command::new("gcc");
-        command.args(["-Os", "-static", "-s", "-o"]).arg(out).arg(source);
-        command
-    })
+    built("pause.c", PAUSE_TEXT, gcc)
+}
+
+/// The program that says which user's rights it runs with.
+pub fn effective_uid() -> Result<Vec<u8>> {
+    built("effective_uid.c", EFFECTIVE_UID_TEXT, gcc)
+}
+
+fn gcc(source: &Path, out: &Path) -> Command {
+    let mut command = Command::new("gcc");
+    command.args(["-Os", "-static", "-s", "-o"]).arg(out).arg(source);
+    command
 }
 
 /// The HTTP service of the rollout story; its version comes from the image's environment.

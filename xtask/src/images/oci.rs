@@ -78,7 +78,7 @@ impl Blobs {
         let records = image.layers.iter().map(|name| {
             let layer = layers.iter().find(|layer| layer.name == *name);
             let layer = layer.with_context(|| format!("{} names an unknown layer {name}", image.name))?;
-            self.layer(&layer.key())
+            self.layer(&layer.key()?)
         });
         let records = records.collect::<Result<Vec<_>>>()?;
         let mut built = Built {
@@ -244,7 +244,7 @@ mod tests {
         let pause = layers.iter().find(|layer| layer.name == "pause").unwrap();
         let mut tar = Vec::new();
         Tree::default().file("x", 0o755, "program").write_tar(&mut tar).unwrap();
-        blobs.store_layer(&pause.key(), tar, Compression::Gzip).unwrap();
+        blobs.store_layer(&pause.key().unwrap(), tar, Compression::Gzip).unwrap();
         let image = Image { format, start: Start { ..IMAGE.start }, ..IMAGE };
         let built = blobs.assemble(&image, &layers).unwrap();
         (blobs, built)

@@ -1,7 +1,8 @@
 //! The table of test images: what each layer is made from and how each image is started.
 //!
 //! One fact in one place: a new image is a row in `images` and, if it needs files of its own, a layer in `layers`. The
-//! key of a layer is made from this very file, so a changed recipe is remade and nothing stale is ever served.
+//! key of a layer is made from the very file that makes it, and from the recipes of upstream's programs in it, so a
+//! changed recipe is remade and nothing stale is ever served. `suite` has the rows of the conformance suite.
 
 use std::path::Path;
 
@@ -9,8 +10,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::compile;
-use super::hostile;
 use super::tree::Tree;
+use super::{hostile, suite};
 use crate::apt::Apt;
 use crate::upstream;
 
@@ -33,23 +34,39 @@ pub enum Format {
 pub struct Layer {
     pub name: &'static str,
     pub compression: Compression,
-    make: Make,
+    pub make: Make,
+    pub recipe: Recipe,
 }
 
-enum Make {
+pub enum Make {
     /// Files, from packages and texts; the folder is the cache.
     Files(fn(&Path) -> Result<Tree>),
+    /// Files that need Go: its programs, or the source of its modules.
+    WithGo(fn(&Path) -> Result<Tree>),
     /// An archive that no library would write.
     Archive(Vec<u8>),
 }
 
+/// What a layer's content follows from: when it changes, the layer is made anew.
+pub struct Recipe {
+    /// The source that makes it.
+    pub text: &'static str,
+    /// Programs of `upstream` in it.
+    pub programs: &'static [&'static str],
+}
+
 impl Layer {
     /// Names the layer's content in the cache.
-    pub fn key(&self) -> String {
-        let texts = [include_str!("recipes.rs"), include_str!("compile.rs"), include_str!("hostile.rs")];
-        let parts = [self.name, texts[0], texts[1], texts[2], compile::PROGRAMS_TEXT];
-        let digest =
-            parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
+    pub fn key(&self) -> Result<String> {
+        let programs = self.recipe.programs.iter().map(|name| upstream::recipe_of(name));
+        Ok(self.key_with(&programs.collect::<Result<Vec<_>>>()?))
+    }
+
+    fn key_with(&self, programs: &[String]) -> String {
+        let own =
+            [self.name, self.recipe.text, include_str!("compile.rs"), include_str!("tree.rs"), compile::PROGRAMS_TEXT];
+        let parts = own.into_iter().chain(programs.iter().map(String::as_str));
+        let digest = parts.fold(Sha256::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
         let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         format!("{}-{short}", self.name)
     }
@@ -58,7 +75,7 @@ impl Layer {
     pub fn make(&self, cache: &Path) -> Result<Vec<u8>> {
         match &self.make {
             Make::Archive(tar) => Ok(tar.clone()),
-            Make::Files(make) => {
+            Make::Files(make) | Make::WithGo(make) => {
                 let mut tar = Vec::new();
                 let tree = make(cache).with_context(|| format!("making image layer {}", self.name))?;
                 tree.write_tar(&mut tar).map(|()| tar)
@@ -89,28 +106,36 @@ pub struct Image {
     pub start: Start,
 }
 
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Every layer, of the stories' images and of the suite's.
 #[rustfmt::skip]
 pub fn layers() -> Vec<Layer> {
     use Compression::{Gzip, None as Plain};
-    let files = |name, compression, make| Layer { name, compression, make: Make::Files(make) };
+    let files = |name, compression, make, programs| {
+        Layer { name, compression, make: Make::Files(make), recipe: Recipe { text: include_str!("recipes.rs"), programs } }
+    };
     let mut layers = vec![
-        files("busybox", Gzip, busybox),
-        files("debian", Gzip, debian),
-        files("nginx", Gzip, nginx),
-        files("redis", Gzip, redis),
-        files("stress", Plain, stress),
-        files("pause", Gzip, pause),
-        files("kubectl", Gzip, kubectl),
-        files("payment-service", Gzip, payment_service),
+        files("busybox", Gzip, busybox, &[]),
+        files("debian", Gzip, debian, &[]),
+        files("nginx", Gzip, nginx, &[]),
+        files("redis", Gzip, redis, &[]),
+        files("stress", Plain, stress, &[]),
+        files("pause", Gzip, pause, &[]),
+        files("kubectl", Gzip, kubectl, &["kubectl"]),
+        files("payment-service", Gzip, payment_service, &[]),
     ];
-    layers.extend(hostile::layers().into_iter().map(|hostile| {
-        Layer { name: hostile.name, compression: hostile::COMPRESSION, make: Make::Archive(hostile.tar) }
+    layers.extend(hostile::layers().into_iter().map(|hostile| Layer {
+        name: hostile.name,
+        compression: hostile::COMPRESSION,
+        make: Make::Archive(hostile.tar),
+        recipe: Recipe { text: include_str!("hostile.rs"), programs: &[] },
     }));
+    layers.extend(suite::layers());
     layers
 }
 
+/// The images of the stories.
 pub fn images() -> Vec<Image> {
     vec![
         Image {
@@ -127,13 +152,7 @@ pub fn images() -> Vec<Image> {
             tag: "1.27",
             format: Format::Docker,
             layers: &["debian", "nginx"],
-            start: Start {
-                cmd: &["nginx", "-g", "daemon off;"],
-                env: &[PATH],
-                stop_signal: "SIGQUIT",
-                ports: &["80/tcp"],
-                ..Start::default()
-            },
+            start: nginx_start(),
         },
         Image {
             name: "redis:7.2",
@@ -164,7 +183,7 @@ pub fn images() -> Vec<Image> {
             tag: "3.10",
             format: Format::Oci,
             layers: &["pause"],
-            start: Start { entrypoint: &["/pause"], env: &[PATH], user: "65535:65535", ..Start::default() },
+            start: pause_start(),
         },
         Image {
             name: "kubectl:1.37",
@@ -184,6 +203,20 @@ pub fn images() -> Vec<Image> {
         hostile::image("hostile/bomb:1", "hostile/bomb", &["busybox", "bomb"]),
         hostile::image("hostile/garbage:1", "hostile/garbage", &["busybox", "garbage"]),
     ]
+}
+
+pub fn nginx_start() -> Start {
+    Start {
+        cmd: &["nginx", "-g", "daemon off;"],
+        env: &[PATH],
+        stop_signal: "SIGQUIT",
+        ports: &["80/tcp"],
+        ..Start::default()
+    }
+}
+
+pub fn pause_start() -> Start {
+    Start { entrypoint: &["/pause"], env: &[PATH], user: "65535:65535", ..Start::default() }
 }
 
 fn payment(name: &'static str, tag: &'static str, env: &'static [&'static str]) -> Image {
@@ -319,18 +352,24 @@ fn redis(cache: &Path) -> Result<Tree> {
     for package in Apt::at(cache)?.packages(&REDIS)? {
         tree.add_package(&package)?;
     }
-    let base = Apt::at(cache)?.packages(&["base-passwd"])?;
-    let mut masters = Tree::default();
-    for package in &base {
-        masters.add_package(package)?;
-    }
-    for (name, line) in [("passwd", "redis:x:999:999::/data:/usr/sbin/nologin\n"), ("group", "redis:x:999:\n")] {
-        let mut content = masters.read(&format!("usr/share/base-passwd/{name}.master")).unwrap_or_default().to_vec();
-        content.extend_from_slice(line.as_bytes());
-        tree.file(&format!("etc/{name}"), 0o644, content);
-    }
+    accounts(cache, &mut tree, "redis:x:999:999::/data:/usr/sbin/nologin\n", "redis:x:999:\n")?;
     tree.dir("data", 0o755).owned_by("data", 999, 999);
     Ok(tree)
+}
+
+/// Debian's accounts and these.
+pub fn accounts(cache: &Path, tree: &mut Tree, passwd: &str, group: &str) -> Result<()> {
+    let mut masters = Tree::default();
+    for package in &Apt::at(cache)?.packages(&["base-passwd"])? {
+        masters.add_package(package)?;
+    }
+    for (name, lines) in [("passwd", passwd), ("group", group)] {
+        let master = format!("usr/share/base-passwd/{name}.master");
+        let mut content = masters.read(&master).with_context(|| format!("base-passwd has no {master}"))?.to_vec();
+        content.extend_from_slice(lines.as_bytes());
+        tree.file(&format!("etc/{name}"), 0o644, content);
+    }
+    Ok(())
 }
 
 fn stress(cache: &Path) -> Result<Tree> {
@@ -341,7 +380,7 @@ fn stress(cache: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-fn pause(_cache: &Path) -> Result<Tree> {
+pub fn pause(_cache: &Path) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.file("pause", 0o755, compile::pause()?);
     Ok(tree)
@@ -360,4 +399,40 @@ fn payment_service(_cache: &Path) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.file("payment-service", 0o755, compile::payment_service()?);
     Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_image_stands_on_layers_of_the_table_and_every_layer_is_used() {
+        let layers = layers();
+        let images: Vec<Image> = images().into_iter().chain(suite::images()).collect();
+        let used: Vec<&str> = images.iter().flat_map(|image| image.layers).copied().collect();
+        for layer in &used {
+            assert_eq!(layers.iter().filter(|known| known.name == *layer).count(), 1, "{layer}");
+        }
+        for layer in &layers {
+            assert!(used.contains(&layer.name), "{}", layer.name);
+        }
+    }
+
+    #[test]
+    fn no_two_images_share_a_name() {
+        let images: Vec<Image> = images().into_iter().chain(suite::images()).collect();
+        for image in &images {
+            let same = |other: &&Image| (other.repository, other.tag) == (image.repository, image.tag);
+            assert_eq!(images.iter().filter(same).count(), 1, "{}", image.name);
+        }
+    }
+
+    #[test]
+    fn a_layer_is_made_anew_when_a_program_in_it_is_built_another_way() {
+        let layers = layers();
+        let agnhost = layers.iter().find(|layer| layer.name == "agnhost").unwrap();
+        assert_eq!(agnhost.recipe.programs, ["agnhost"]);
+        assert_ne!(agnhost.key_with(&["one".into()]), agnhost.key_with(&["another".into()]));
+        assert_eq!(agnhost.key().unwrap(), agnhost.key_with(&[upstream::recipe_of("agnhost").unwrap()]));
+    }
 }

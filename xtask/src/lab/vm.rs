@@ -35,10 +35,11 @@ pub const DISK_MOUNT: &str = "/mnt";
 /// Boots the machine, runs the lab in it, and ends with the status of the lab's command.
 pub fn run(arguments: &LabArguments, coracle: &Path) -> Result<ExitCode> {
     // what is dear to make is made outside
-    images::build_all()?;
+    images::build(arguments.images)?;
     upstream::kubectl()?;
     let mut command: Vec<OsString> = vec![paths::own_program()?.into(), "lab".into()];
     command.push(format!("--nodes={}", arguments.nodes).into());
+    command.push(format!("--images={}", arguments.images).into());
     if arguments.bare {
         command.push("--bare".into());
     } else {
