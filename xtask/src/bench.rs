@@ -1,112 +1,235 @@
-//! `cargo xtask bench ...`: figures of the shipped binary, on the lab's machinery.
+//! `cargo xtask bench ...`: the shipped binary beside its peers, measured alternately by the same programs.
 //!
-//! Data flow: build in release mode, run every round in a lab of its own (namespaces with no route out, a new data
-//! folder), let `bench/start` measure in there, gather what each round wrote, print raw rounds and medians (`figures`).
+//! Data flow: `subjects` says where a benchmark's rounds run. Everything is built in release mode before the first
+//! round; then ours and the peer take turns, each turn one process that starts its side anew, measures it and writes a
+//! `bench_harness::Round`. The rounds become an `Outcome`, told at once and kept as `target/bench/SUBJECT.json`, from
+//! which `report` writes `docs/performance.md` and README's figures.
 //!
 //! Nothing fails on time: a figure is for a person to judge. A round that cannot be finished is an error.
 
-mod figures;
+mod machine;
+mod report;
+mod start;
+mod start_figures;
+mod subjects;
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use bench_harness::{Outcome, Pair, Round, Side, Subject, raw};
+use clap::Args;
 
 use crate::lab::{self, LabArguments};
 use crate::progress::step;
-use crate::{paths, process};
-use figures::{Round, Summary};
+use crate::{paths, process, upstream};
+use subjects::{Place, ROWS, Row};
 
-/// What the idle figures are taken over. Once per run, in its first round: a minute is the same in every round.
-const IDLE_S: u64 = 60;
-const PODS_MIN: usize = 20;
-const REPLICAS: usize = 50;
+/// Every subject, one after the other.
+const ALL: &str = "all";
 
 #[derive(Args)]
 pub struct BenchArguments {
-    #[command(subcommand)]
-    subject: Subject,
-}
-
-#[derive(Subcommand)]
-enum Subject {
-    /// From exec to ready, idle cost, pods and a deployment
-    Start(StartArguments),
-}
-
-#[derive(Args)]
-struct StartArguments {
-    /// How often everything is measured; idle cost is measured once
+    /// What to measure: store, api, start, ... or all
+    #[arg(required_unless_present = "report", value_parser = known_subject)]
+    subject: Option<String>,
+    /// How often each side is measured, taking turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Print one JSON object on standard output; raw rounds go to standard error
+    /// Print what is kept as one JSON object on standard output; all else goes to standard error
     #[arg(long)]
     json: bool,
+    /// Measure only figures whose names begin with one of these; the outcome is not kept
+    #[arg(long, value_name = "FIGURES", value_delimiter = ',')]
+    only: Vec<String>,
     /// Measure this program instead of the release build of this clone
     #[arg(long, value_name = "FILE")]
     coracle: Option<PathBuf>,
-    /// Pods that are created and deleted one after the other in each round
-    #[arg(long, default_value_t = PODS_MIN, value_name = "N")]
-    pods: usize,
+    /// Write docs/performance.md and README's figures from what was kept
+    #[arg(long)]
+    report: bool,
+}
+
+fn known_subject(text: &str) -> Result<String, String> {
+    if text == ALL || subjects::find(text).is_some() {
+        return Ok(text.into());
+    }
+    let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+    Err(format!("these can be measured: {}, {ALL}", names.join(", ")))
 }
 
 pub fn run(arguments: &BenchArguments) -> Result<ExitCode> {
-    match &arguments.subject {
-        Subject::Start(arguments) => run_start(arguments),
+    match arguments.subject.as_deref() {
+        None => {}
+        Some(ALL) => run_all(arguments)?,
+        Some(name) => run_one(subjects::find(name).context("the subject is known")?, arguments)?,
     }
-}
-
-fn run_start(arguments: &StartArguments) -> Result<ExitCode> {
-    let program = build("bench-start")?;
-    let coracle = match &arguments.coracle {
-        Some(path) => path.canonicalize().with_context(|| format!("--coracle {}", path.display()))?,
-        None => build("coracle")?,
-    };
-    let dir = tempfile::tempdir().context("making a folder for the figures")?;
-    let mut rounds = Vec::new();
-    for number in 1..=arguments.rounds {
-        let out = dir.path().join(number.to_string());
-        eprintln!("round {number} of {}", arguments.rounds);
-        let command = round_command(&program, &out, arguments.pods, number == 1);
-        let lab = LabArguments::running(command, 1).unstarted(coracle.clone());
-        if lab::run(&lab)? != ExitCode::SUCCESS {
-            bail!("round {number} could not be finished; what happened is above");
-        }
-        let text = std::fs::read_to_string(&out).context("reading the figures of a round")?;
-        rounds.push(Round::parse(&text)?);
-    }
-    let summary = Summary::of(&rounds).context("there was no round")?;
-    let told = format!("{}\n{}{}", versions(&coracle), figures::raw(&rounds), summary.told());
-    if arguments.json {
-        eprint!("{told}");
-        println!("{}", serde_json::to_string(&summary)?);
-    } else {
-        print!("{told}");
+    if arguments.report || arguments.subject.as_deref() == Some(ALL) {
+        report::write(&kept_dir()?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn round_command(program: &Path, out: &Path, pods: usize, with_idle: bool) -> Vec<OsString> {
-    let mut command: Vec<OsString> = vec![program.into(), "round".into(), "--out".into(), out.into()];
-    let idle_s = if with_idle { IDLE_S } else { 0 };
-    command.push(format!("--pods={}", pods.max(PODS_MIN)).into());
-    command.push(format!("--replicas={REPLICAS}").into());
-    command.push(format!("--idle-s={idle_s}").into());
-    command
+/// A subject that cannot be finished does not keep the others from being measured.
+fn run_all(arguments: &BenchArguments) -> Result<()> {
+    let mut failed = Vec::new();
+    for row in ROWS {
+        if let Err(error) = run_one(row, arguments) {
+            eprintln!("{}: {error:#}", row.name);
+            failed.push(row.name);
+        }
+    }
+    if !failed.is_empty() {
+        report::write(&kept_dir()?)?;
+        bail!("not finished: {}", failed.join(", "));
+    }
+    Ok(())
 }
 
-/// What was measured, and on what.
-fn versions(coracle: &Path) -> String {
+fn run_one(row: &Row, arguments: &BenchArguments) -> Result<()> {
+    if matches!(row.place, Place::BeforeHarness) {
+        return start::run(arguments).map(drop);
+    }
+    let bench = Bench::prepare(row, arguments)?;
+    let begun = Instant::now();
+    let mut rounds = Vec::new();
+    for number in 1..=arguments.rounds {
+        let round = |side| -> Result<Round> {
+            eprintln!("{}: round {number} of {}, {}", row.name, arguments.rounds, side_name(side, &bench.subject));
+            let round = bench.round(side, number)?;
+            eprintln!("{}", raw(number.into(), side, &round));
+            Ok(round)
+        };
+        rounds.push(Pair { ours: round(Side::Ours)?, peer: round(Side::Peer)? });
+    }
+    let outcome = bench.outcome(rounds, begun.elapsed().as_secs_f64())?;
+    if arguments.only.is_empty() {
+        let dir = kept_dir()?;
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(row.name).with_extension("json"), serde_json::to_vec_pretty(&outcome)?)?;
+    }
+    if arguments.json {
+        eprint!("{}", outcome.told());
+        println!("{}", serde_json::to_string(&outcome)?);
+    } else {
+        print!("{}", outcome.told());
+    }
+    Ok(())
+}
+
+fn side_name(side: Side, subject: &Subject) -> &str {
+    match side {
+        Side::Ours => "ours",
+        Side::Peer => &subject.peer,
+    }
+}
+
+/// Where outcomes are kept.
+fn kept_dir() -> Result<PathBuf> {
+    Ok(paths::target()?.join("bench"))
+}
+
+/// One subject with everything built.
+struct Bench<'a> {
+    row: &'a Row,
+    arguments: &'a BenchArguments,
+    program: PathBuf,
+    subject: Subject,
+    coracle: PathBuf,
+    programs: Vec<(&'static str, PathBuf)>,
+}
+
+impl<'a> Bench<'a> {
+    fn prepare(row: &'a Row, arguments: &'a BenchArguments) -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!(
+                "measuring needs root, for its namespaces: run it as `sudo --preserve-env=PATH,HOME cargo xtask bench`"
+            );
+        }
+        let programs = row.programs.iter().map(|name| Ok((*name, upstream::program(name)?))).collect::<Result<_>>()?;
+        let program = build(row.package)?;
+        let described = process::output(Command::new(&program).arg("describe"))?;
+        let subject = serde_json::from_str(&described).context("understanding what the benchmark measures")?;
+        Ok(Self { row, arguments, program, subject, coracle: coracle(arguments)?, programs })
+    }
+
+    /// Runs one round of one side to its end.
+    fn round(&self, side: Side, number: u16) -> Result<Round> {
+        let dir = kept_dir()?;
+        fs::create_dir_all(&dir)?;
+        let scratch = tempfile::Builder::new().prefix(&format!("{}-", self.row.name)).tempdir_in(&dir)?;
+        let out = scratch.path().join("round.json");
+        let work = scratch.path().join("work");
+        fs::create_dir(&work)?;
+        let command = self.command(side, number, &out, &work);
+        let ended_well = match self.row.place {
+            Place::Loopback => {
+                let mut program = Command::new(&command[0]);
+                program.args(&command[1..]).status().context("starting the benchmark")?.success()
+            }
+            Place::Lab { nodes } => {
+                let lab = LabArguments::running(command, nodes).unstarted(self.coracle.clone());
+                lab::run(&lab)? == ExitCode::SUCCESS
+            }
+            Place::BeforeHarness => bail!("{} does not work through the harness yet", self.row.name),
+        };
+        if !ended_well {
+            bail!("round {number} of {} could not be finished; what happened is above", side.word());
+        }
+        Round::read(&out)
+    }
+
+    fn command(&self, side: Side, number: u16, out: &Path, work: &Path) -> Vec<OsString> {
+        let mut command: Vec<OsString> = vec![self.program.clone().into(), "round".into()];
+        command.extend([format!("--side={}", side.word()).into(), format!("--number={number}").into()]);
+        command.extend(["--out".into(), out.into(), "--scratch".into(), work.into()]);
+        command.extend(["--coracle".into(), self.coracle.clone().into()]);
+        for (name, path) in &self.programs {
+            command.extend(["--program".into(), format!("{name}={}", path.display()).into()]);
+        }
+        if !self.arguments.only.is_empty() {
+            command.push(format!("--only={}", self.arguments.only.join(",")).into());
+        }
+        command
+    }
+
+    fn outcome(&self, rounds: Vec<Pair>, took_s: f64) -> Result<Outcome> {
+        Ok(Outcome {
+            subject: self.subject.clone(),
+            date: machine::today()?,
+            command: format!("cargo xtask bench {} --rounds {}", self.row.name, rounds.len()),
+            machine: machine::this_one()?,
+            versions: versions(&self.coracle, &self.programs),
+            took_s,
+            rounds,
+        })
+    }
+}
+
+/// The program of ours that is measured.
+fn coracle(arguments: &BenchArguments) -> Result<PathBuf> {
+    match &arguments.coracle {
+        Some(path) => path.canonicalize().with_context(|| format!("--coracle {}", path.display())),
+        None => build("coracle"),
+    }
+}
+
+/// What every program says about itself, ours first.
+fn versions(coracle: &Path, programs: &[(&'static str, PathBuf)]) -> Vec<String> {
     let said = |command: &mut Command| {
-        process::output(command).map_or_else(|_| "unknown".into(), |said| said.trim().to_owned())
+        let said = process::output(command).unwrap_or_else(|_| "unknown".into());
+        said.lines().next().unwrap_or_default().trim().to_owned()
     };
-    let own = said(Command::new(coracle).arg("--version"));
     let commit = said(Command::new("git").current_dir(paths::root()).args(["describe", "--always", "--dirty"]));
-    let kernel = said(Command::new("uname").arg("-sr"));
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{own} ({}, tree {commit}), {kernel}, {processors} processors", coracle.display())
+    let own = format!("{}, tree {commit}", said(Command::new(coracle).arg("--version")));
+    let theirs = programs.iter().map(|(name, path)| {
+        let version = said(Command::new(path).arg("--version"));
+        if version.contains(name) { version } else { format!("{name} {version}") }
+    });
+    std::iter::once(own).chain(theirs).collect()
 }
 
 /// Builds a package as it is shipped.

@@ -57,7 +57,7 @@ enum Task {
     Test(test::TestArguments),
     /// The black-box stories of `tests/stories`, in a lab
     Stories(stories::StoriesArguments),
-    /// Measure the binary; nothing fails on time
+    /// Measure the binary beside its peers; nothing fails on time
     Bench(bench::BenchArguments),
     /// The rules of the house that a compiler does not know
     Tidy,
