@@ -6,7 +6,8 @@
 //!  └─ lab-init: process 1 of the lab       own PID, mount, network namespace ("the hub"); dies with the tool
 //!      ├─ docker-registry                  on the hub's address, serving the test images
 //!      ├─ node-init: process 1 of node 1   own PID, mount, network, UTS, IPC namespace, own /run, /var/lib, ...
-//!      │   └─ coracle up                   started by `lab-node start 1`, can be killed and started again
+//!      │   └─ coracle up                   started by `lab-node start 1`, can be killed and started again;
+//!      │                                   with `--upstream` or `--swap` upstream's programs, see `upstream`
 //!      ├─ node-init: process 1 of node 2 ...
 //!      └─ COMMAND                          in the hub: a client outside the cluster that reaches node addresses only
 //! ```
@@ -29,6 +30,7 @@ mod node_init;
 mod reaper;
 mod spawn;
 mod state;
+mod upstream;
 mod vm;
 
 use std::ffi::OsString;
@@ -46,12 +48,14 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::progress::step;
-use crate::{images, paths, process, upstream};
+use crate::{images, paths, process};
 
 pub use enter::{NodeArguments, run_on_node};
 pub use init::{InitArguments, run_init};
 pub use node_init::{NodeInitArguments, run_node_init};
 use state::{Plan, Registered};
+use upstream::Cluster;
+pub use upstream::{Part, Parts};
 pub use vm::{DISK_MOUNT, Machine, run_vm_init};
 
 /// What lab-init says on its pipe: the command has the terminal now.
@@ -83,6 +87,12 @@ pub struct LabArguments {
     /// What the lab's registry serves
     #[arg(long, value_enum, default_value_t = images::Set::Stories, value_name = "SET")]
     pub images: images::Set,
+    /// Run upstream's own Kubernetes instead of Coracle: all of it, or only some parts and what they need
+    #[arg(long, value_name = "PART,...", num_args = 0..=1, default_missing_value = "all", conflicts_with = "vm")]
+    upstream: Option<Parts>,
+    /// Put upstream's program in the place of a part of Coracle; can be repeated
+    #[arg(long, value_name = "PART", value_parser = upstream::swappable, conflicts_with_all = ["vm", "upstream"])]
+    swap: Vec<Part>,
     /// Run the command in a lab that is already running
     #[arg(long, value_name = "LAB", conflicts_with_all = ["vm", "keep", "bare"])]
     enter: Option<String>,
@@ -109,7 +119,7 @@ impl LabArguments {
     /// A lab that runs `command` on `nodes` nodes, for other tasks to start.
     pub fn running(command: Vec<OsString>, nodes: usize) -> Self {
         let coracle = std::env::var_os("CORACLE_BINARY").map(PathBuf::from);
-        let runtime = Runtime::default();
+        let (runtime, upstream, swap) = (Runtime::default(), None, Vec::new());
         Self {
             nodes,
             keep: false,
@@ -118,6 +128,8 @@ impl LabArguments {
             bare: false,
             coracle,
             images: images::Set::Stories,
+            upstream,
+            swap,
             enter: None,
             end: None,
             runtime,
@@ -125,10 +137,31 @@ impl LabArguments {
         }
     }
 
+    /// The nodes run these parts of upstream's Kubernetes instead of Coracle.
+    #[allow(dead_code, reason = "for the conformance run and the benchmarks")]
+    pub fn on_upstream(mut self, parts: Parts) -> Self {
+        self.upstream = Some(parts);
+        self
+    }
+
+    /// Upstream's programs take the places of these parts of Coracle.
+    #[allow(dead_code, reason = "for the conformance run")]
+    pub fn swapped(mut self, parts: Vec<Part>) -> Self {
+        self.swap = parts;
+        self
+    }
+
     /// Nodes are booted and run nothing; `lab-node start` runs `coracle` on them.
     pub fn unstarted(mut self, coracle: PathBuf) -> Self {
         (self.bare, self.coracle) = (true, Some(coracle));
         self
+    }
+
+    fn cluster(&self) -> Cluster {
+        match &self.upstream {
+            Some(parts) => Cluster::Upstream { parts: parts.clone() },
+            None => Cluster::Coracle { swapped: self.swap.clone() },
+        }
     }
 
     pub fn kept(mut self, keep: bool) -> Self {
@@ -171,12 +204,17 @@ pub fn run(arguments: &LabArguments) -> Result<ExitCode> {
 /// Everything that needs the machine's own network and compilers: done before the first namespace is made.
 fn prepare(arguments: &LabArguments) -> Result<(Plan, Vec<images::Built>)> {
     let coracle = coracle(arguments)?;
-    let kubectl = upstream::kubectl()?;
+    let kubectl = crate::upstream::kubectl()?;
+    let cluster = arguments.cluster();
+    let programs = cluster.programs()?;
+    let uses_containerd = arguments.runtime == Runtime::Containerd || cluster.has(Part::Kubelet);
+    let containerd = uses_containerd.then(containerd::programs).transpose()?;
     let built = images::build(arguments.images)?;
-    let containerd = (arguments.runtime == Runtime::Containerd).then(containerd::programs).transpose()?;
     let plan = Plan {
         keep: arguments.keep,
         bare: arguments.bare,
+        cluster,
+        programs,
         containerd,
         ..Plan::new(arguments.nodes, coracle, kubectl, shell_or(&arguments.command))?
     };
@@ -187,7 +225,7 @@ fn prepare(arguments: &LabArguments) -> Result<(Plan, Vec<images::Built>)> {
 fn coracle(arguments: &LabArguments) -> Result<PathBuf> {
     match &arguments.coracle {
         Some(path) => path.canonicalize().with_context(|| format!("--coracle {}", path.display())),
-        None if arguments.bare => Ok(PathBuf::new()),
+        None if arguments.bare || arguments.upstream.is_some() => Ok(PathBuf::new()),
         None => build_coracle(),
     }
 }

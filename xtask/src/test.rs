@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::paths;
-pub use needs::install_missing;
+pub use needs::{install_for_upstream, install_missing};
 use tally::Tally;
 
 #[derive(Args)]

@@ -1,25 +1,26 @@
 //! containerd on a node of a lab: upstream's usual runtime, for our node agent by its socket and for upstream's own.
 //!
 //! containerd and its shim are built from the pinned Go module, `runc` is Debian's. Configuration, state and log are the
-//! node's; images come from the lab's registries under their usual names. It outlives whoever started it: its process
-//! number is in `<node>/containerd.pid`, and `lab-node exec N -- kill` ends it.
+//! node's; images come from the lab's registries under their usual names. It outlives whoever started it: `lab-node stop
+//! N containerd` ends it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::cluster::MIRRORED;
-use super::enter::{is_alive, wait_for};
-use super::spawn;
-use super::state::{HUB, Node, read_pid};
+use super::cluster::{self, MIRRORED};
+use super::state::{HUB, Node};
 use crate::apt::Apt;
 use crate::{paths, process, upstream};
 
+/// As its log and process number are called.
+pub const NAME: &str = "containerd";
 /// Where it listens, on every node.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 const CONFIG_DIR: &str = "/etc/containerd";
@@ -58,36 +59,20 @@ fn runc() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Starts containerd and waits until it answers. To be called by a process that has entered the node; containerd that
-/// runs already is left alone.
-pub fn start(programs: &Programs, node: &Node) -> Result<()> {
-    if read_pid(&pid_file(node)).is_ok_and(is_alive) {
-        return Ok(());
-    }
-    configure(programs)?;
-    let log = File::options().create(true).append(true).open(log_file(node))?;
+/// How it is started, once it is configured.
+pub fn command(programs: &Programs) -> Result<Command> {
     let mut command = Command::new(&programs.containerd);
     command.args(["--config", &format!("{CONFIG_DIR}/config.toml")]);
     command.env("PATH", path_with_shim(programs)?);
-    for proxy in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
-        command.env_remove(proxy);
-    }
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let child = spawn::in_own_session(&mut command).spawn().context("starting containerd")?;
-    fs::write(pid_file(node), child.id().to_string()).context("writing containerd's process number")?;
-    wait_for(START_MS_MAX, || UnixStream::connect(SOCKET).is_ok()).with_context(|| {
-        let text = fs::read(log_file(node)).unwrap_or_default();
-        format!("containerd does not answer:\n{}", process::last_lines(&String::from_utf8_lossy(&text), 40))
-    })
+    Ok(command)
 }
 
-/// As the node's own processes count.
-fn pid_file(node: &Node) -> PathBuf {
-    node.run.join("containerd.pid")
-}
-
-fn log_file(node: &Node) -> PathBuf {
-    node.run.join("containerd.log")
+/// Waits until it answers, looked at from outside the node.
+pub fn wait_until_ready(node: &Node) -> Result<()> {
+    // through the node's own view of its files
+    let socket = format!("/proc/{}/root{SOCKET}", node.init_pid()?);
+    cluster::while_runs(node, &[NAME], START_MS_MAX, || UnixStream::connect(&socket).is_ok())
+        .context("containerd does not answer")
 }
 
 /// containerd looks its shim up on the PATH.
@@ -97,14 +82,20 @@ fn path_with_shim(programs: &Programs) -> Result<std::ffi::OsString> {
     Ok(std::env::join_paths(std::iter::once(dir.to_path_buf()).chain(std::env::split_paths(&old)))?)
 }
 
-/// Writes the node's configuration, and for every mirrored registry where its images are.
-fn configure(programs: &Programs) -> Result<()> {
+/// Writes the node's configuration, and for every mirrored registry where its images are. `network` is a template of the
+/// pod network's configuration; without one, somebody else writes that. To be called by a process that has entered the node.
+pub fn configure(programs: &Programs, network: Option<&Value>) -> Result<()> {
     let dir = Path::new(CONFIG_DIR);
     if dir.metadata().is_ok_and(|dir| !dir.is_dir()) {
         bail!("{CONFIG_DIR} is not a folder");
     }
     fs::create_dir_all(dir.join("certs.d")).with_context(|| format!("making {CONFIG_DIR}"))?;
-    fs::write(dir.join("config.toml"), config(&programs.runc)).context("writing containerd's configuration")?;
+    let template = dir.join("network.template");
+    if let Some(network) = network {
+        fs::write(&template, format!("{network:#}\n")).context("writing the template of the pod network")?;
+    }
+    let config = config(&programs.runc, network.map(|_| template.as_path()));
+    fs::write(dir.join("config.toml"), config).context("writing containerd's configuration")?;
     for (registry, port) in MIRRORED {
         let of_registry = dir.join("certs.d").join(registry);
         fs::create_dir_all(&of_registry)?;
@@ -114,7 +105,8 @@ fn configure(programs: &Programs) -> Result<()> {
 }
 
 /// This machine lets nobody lower `oom_score_adj`, has no loopback plugin, and no systemd to ask for groups.
-fn config(runc: &Path) -> String {
+fn config(runc: &Path, network: Option<&Path>) -> String {
+    let network = network.map_or_else(String::new, |path| format!("conf_template = \"{}\"\n", path.display()));
     format!(
         r#"version = 3
 root = "/var/lib/containerd"
@@ -137,7 +129,7 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["/opt/cni/bin", "/usr/lib/cni"]
 conf_dir = "/etc/cni/net.d"
-use_internal_loopback = true
+{network}use_internal_loopback = true
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
@@ -167,9 +159,10 @@ mod tests {
 
     #[test]
     fn its_configuration_is_toml_and_names_the_lab_s_registries() {
-        let config: toml::Table = config(Path::new("/x/runc")).parse().unwrap();
+        let config: toml::Table = config(Path::new("/x/runc"), Some(Path::new("/x/network"))).parse().unwrap();
         let runtime = &config["plugins"]["io.containerd.cri.v1.runtime"];
         assert_eq!(runtime["containerd"]["runtimes"]["runc"]["options"]["BinaryName"].as_str(), Some("/x/runc"));
+        assert_eq!(runtime["cni"]["conf_template"].as_str(), Some("/x/network"));
         let hosts: toml::Table = hosts(HUB, 5000).parse().unwrap();
         assert!(hosts["host"].as_table().unwrap().contains_key("http://192.0.2.1:5000"), "{hosts}");
     }

@@ -17,8 +17,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::state::{self, Node, Plan};
-use super::{cgroups, cluster, containerd, hub, network, node_init, reaper, spawn};
+use super::state::{self, CORACLE, Node, Plan};
+use super::{cgroups, cluster, containerd, hub, network, node_init, reaper, spawn, upstream};
+use crate::process;
 
 const BOOT_MS_MAX: u64 = 10_000;
 const STOP_MS_MAX: u64 = 30_000;
@@ -34,18 +35,19 @@ pub struct NodeArguments {
 enum Action {
     /// Make a node's namespaces and plug it in; a new number adds a node
     Boot { node: usize },
-    /// Start Coracle on a node; extra flags may follow
+    /// Start what a node runs, or one program such as `coracle` or `kubelet`; extra flags may follow
     Start {
         node: usize,
+        program: Option<String>,
         #[arg(last = true)]
         flags: Vec<OsString>,
     },
     /// Wait until the API that a node serves is ready
     Wait { node: usize },
-    /// Ask Coracle on a node to end, and wait for it
-    Stop { node: usize },
-    /// `kill -9` of every Coracle process on a node except those made to outlive it: shims and the resolver
-    Crash { node: usize },
+    /// Ask what a node runs, or one program, to end, and wait for it
+    Stop { node: usize, program: Option<String> },
+    /// `kill -9` of all that a node runs, or of one program, except what is made to outlive it: shims and the resolver
+    Crash { node: usize, program: Option<String> },
     /// A node dies: everything on it is gone, its disk is not
     Lose { node: usize },
     /// Pull a node's network cable
@@ -58,8 +60,12 @@ enum Action {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Print what Coracle said on a node
-    Log { node: usize },
+    /// Print what Coracle, or another program, said on a node
+    Log {
+        node: usize,
+        #[arg(default_value = CORACLE)]
+        program: String,
+    },
     /// Wait for the lab's end and clean up after it
     #[command(hide = true)]
     Janitor,
@@ -76,15 +82,15 @@ pub fn run_on_node(arguments: &NodeArguments) -> Result<ExitCode> {
     let done = |outcome: Result<()>| outcome.map(|()| ExitCode::SUCCESS);
     match &arguments.action {
         Action::Boot { node } => done(boot(&plan, &plan.node(*node)?)),
-        Action::Start { node, flags } => done(start(&plan, &plan.node(*node)?, flags)),
+        Action::Start { node, program, flags } => done(start(&plan, &plan.node(*node)?, program.as_deref(), flags)),
         Action::Wait { node } => done(cluster::wait_for_api(&plan, &plan.node(*node)?)),
-        Action::Stop { node } => done(stop(&plan.node(*node)?)),
-        Action::Crash { node } => done(crash(&plan, &plan.node(*node)?)),
+        Action::Stop { node, program } => done(stop(&plan, &plan.node(*node)?, program.as_deref())),
+        Action::Crash { node, program } => done(crash(&plan, &plan.node(*node)?, program.as_deref())),
         Action::Lose { node } => done(lose(&plan.node(*node)?)),
         Action::Cut { node } => done(network::set_cable(&plan.node(*node)?, false)),
         Action::Heal { node } => done(network::set_cable(&plan.node(*node)?, true)),
         Action::Exec { node, command } => exec(&plan, &plan.node(*node)?, command),
-        Action::Log { node } => done(print_log(&plan.node(*node)?)),
+        Action::Log { node, program } => done(print_log(&plan.node(*node)?, program)),
         Action::Janitor => Ok(ExitCode::SUCCESS),
     }
 }
@@ -117,43 +123,87 @@ fn boot(plan: &Plan, node: &Node) -> Result<()> {
     network::connect(node, init.as_raw())
 }
 
-fn start(plan: &Plan, node: &Node, flags: &[OsString]) -> Result<()> {
-    if state::read_pid(&node.coracle_pid_file()).is_ok_and(is_alive) {
-        bail!("Coracle runs on {} already", node.name);
+fn start(plan: &Plan, node: &Node, program: Option<&str>, flags: &[OsString]) -> Result<()> {
+    match program {
+        Some(CORACLE) => start_coracle(plan, node, flags),
+        Some(containerd::NAME) => start_containerd(plan, node),
+        Some(name) => upstream::start_program(plan, node, name.parse()?, flags),
+        None if plan.cluster.is_plain_coracle() => start_coracle(plan, node, flags),
+        None if flags.is_empty() => cluster::start_node(plan, node),
+        None => bail!("{} runs several programs: name the one that these flags are for", node.name),
     }
-    let log = File::options().create(true).append(true).open(node.log())?;
-    let pid_file = File::create(node.coracle_pid_file())?;
-    let moment_file = File::create(node.executed_file())?;
+}
+
+fn start_containerd(plan: &Plan, node: &Node) -> Result<()> {
+    let programs = plan.containerd.as_ref().context("this lab was made without containerd")?;
+    let network = upstream::pod_network(plan);
+    launch(node, containerd::NAME, containerd::command(programs)?, || {
+        containerd::configure(programs, network.as_ref())?;
+        upstream::prepare_for_pods(plan, node)
+    })
+}
+
+fn start_coracle(plan: &Plan, node: &Node, flags: &[OsString]) -> Result<()> {
+    cluster::start_runtime(plan, node)?;
     let mut command = Command::new(&plan.coracle);
     command.args(cluster::coracle_arguments(plan, node)).args(flags);
+    command.env("RUST_BACKTRACE", "1").env("NO_COLOR", "1");
+    launch(node, CORACLE, command, || Ok(()))
+}
+
+/// Starts `command` on a node as its `name`, with a log and a process number; `prepare` runs on the node before. Enters the
+/// node, which is for good.
+pub fn launch(node: &Node, name: &str, mut command: Command, prepare: impl FnOnce() -> Result<()>) -> Result<()> {
+    if state::read_pid(&node.pid_file(name)).is_ok_and(is_alive) {
+        bail!("{name} runs on {} already", node.name);
+    }
+    let log = File::options().create(true).append(true).open(node.log(name))?;
+    let pid_file = File::create(node.pid_file(name))?;
+    let moment_file = File::create(node.executed_file(name))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.env_remove("KUBECONFIG").env("RUST_BACKTRACE", "1").env("NO_COLOR", "1");
+    command.env_remove("KUBECONFIG");
+    for proxy in hub::PROXY_VARIABLES {
+        command.env_remove(proxy);
+    }
     enter(node)?;
-    if let Some(programs) = &plan.containerd {
-        containerd::start(programs, node)?;
-    }
+    prepare()?;
     let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let child = spawn::in_own_session(&mut command).spawn().context("starting coracle")?;
+    let child = spawn::in_own_session(&mut command).spawn().with_context(|| format!("starting {name}"))?;
     use std::io::Write;
-    write!(&moment_file, "{}", moment.as_nanos()).context("writing when coracle was executed")?;
-    write!(&pid_file, "{}", child.id()).context("writing coracle's process number")
+    write!(&moment_file, "{}", moment.as_nanos()).with_context(|| format!("writing when {name} was executed"))?;
+    write!(&pid_file, "{}", child.id()).with_context(|| format!("writing {name}'s process number"))
 }
 
-fn stop(node: &Node) -> Result<()> {
-    let pid = state::read_pid(&node.coracle_pid_file())?;
-    kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("Coracle does not run on {}", node.name))?;
-    wait_for(STOP_MS_MAX, || !is_alive(pid))
-        .with_context(|| format!("Coracle on {} does not end:\n{}", node.name, node.log_tail()))
-}
-
-fn crash(plan: &Plan, node: &Node) -> Result<()> {
-    let main = state::read_pid(&node.coracle_pid_file())?;
-    let group = node.init_pid()?;
-    for pid in processes_of(&plan.coracle, group)? {
-        // one that ended in the meantime is as dead as we want it
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+/// What a node runs, the last started first; or the one program that is named.
+fn running(plan: &Plan, node: &Node, program: Option<&str>) -> Vec<String> {
+    match program {
+        Some(name) => vec![name.to_owned()],
+        None => cluster::programs(plan, node).into_iter().rev().map(str::to_owned).collect(),
     }
-    wait_for(STOP_MS_MAX, || !is_alive(main)).context("killed, yet alive")
+}
+
+fn stop(plan: &Plan, node: &Node, program: Option<&str>) -> Result<()> {
+    for name in running(plan, node, program) {
+        let pid = state::read_pid(&node.pid_file(&name))?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("{name} does not run on {}", node.name))?;
+        wait_for(STOP_MS_MAX, || !is_alive(pid)).with_context(|| {
+            format!("{name} on {} does not end:\n{}", node.name, process::last_lines(&node.log_text(&name), 40))
+        })?;
+    }
+    Ok(())
+}
+
+fn crash(plan: &Plan, node: &Node, program: Option<&str>) -> Result<()> {
+    for name in running(plan, node, program) {
+        let main = state::read_pid(&node.pid_file(&name))?;
+        let all = if name == CORACLE { processes_of(&plan.coracle, node.init_pid()?)? } else { vec![main] };
+        for pid in all {
+            // one that ended in the meantime is as dead as we want it
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        wait_for(STOP_MS_MAX, || !is_alive(main)).context("killed, yet alive")?;
+    }
+    Ok(())
 }
 
 /// Every process in the node that runs `program`, except those that belong to the containers: shims and the resolver of names.
@@ -190,8 +240,9 @@ fn exec(plan: &Plan, node: &Node, command: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)))
 }
 
-fn print_log(node: &Node) -> Result<()> {
-    let mut log = File::open(node.log()).with_context(|| format!("Coracle was never started on {}", node.name))?;
+fn print_log(node: &Node, program: &str) -> Result<()> {
+    let log = File::open(node.log(program));
+    let mut log = log.with_context(|| format!("{program} was never started on {}", node.name))?;
     std::io::copy(&mut log, &mut std::io::stdout()).context("printing the log").map(drop)
 }
 

@@ -15,6 +15,9 @@ use super::state::{DIR_VARIABLE, HUB, PRIVATE_REGISTRY_PORT, Plan, REGISTRY_PORT
 use crate::paths;
 
 const REGISTRY_START_MS_MAX: u64 = 20_000;
+/// Ways out of a network that has none.
+pub const PROXY_VARIABLES: [&str; 6] =
+    ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
 
 /// Cuts this namespace's mounts off from the machine's, and gives it the /proc and /sys of its own namespaces.
 pub fn own_view(scratch: &Path) -> Result<()> {
@@ -100,7 +103,7 @@ pub fn make_bin(plan: &Plan) -> Result<()> {
     let bin = plan.dir().join("bin");
     paths::fresh_dir(&bin)?;
     symlink(&plan.kubectl, bin.join("kubectl")).context("linking kubectl")?;
-    if !plan.bare {
+    if !plan.coracle.as_os_str().is_empty() {
         symlink(&plan.coracle, bin.join("coracle")).context("linking coracle")?;
     }
     let script = bin.join("lab-node");
@@ -116,7 +119,7 @@ pub fn environment(plan: &Plan, command: &mut Command) -> Result<()> {
     command.env("KUBECONFIG", plan.kubeconfig()).env(DIR_VARIABLE, plan.dir());
     command.env("CORACLE_LAB_NODES", plan.nodes.to_string());
     command.env("CORACLE_LAB_REGISTRY", format!("{HUB}:{REGISTRY_PORT}"));
-    for proxy in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+    for proxy in PROXY_VARIABLES {
         command.env_remove(proxy);
     }
     Ok(())

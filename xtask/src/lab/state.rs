@@ -4,6 +4,7 @@
 //! needs a real file system. Every process of the lab's frame holds the lock shared, so "dead" means that it can be
 //! had alone: no process numbers that may have been given to somebody else.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -14,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::containerd::Programs;
+use super::upstream::Cluster;
 use crate::{paths, process};
 
 pub const RUN_DIR: &str = "/run/coracle-lab";
@@ -33,6 +35,8 @@ pub const PRIVATE_REGISTRY_PORT: u16 = 5001;
 /// The neighbour that the default route leads to and that does not exist.
 pub const DEAD_NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub const API_PORT: u16 = 6443;
+/// What Coracle's process is called among a node's others.
+pub const CORACLE: &str = "coracle";
 
 /// One lab, as its tool planned it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,8 +50,10 @@ pub struct Plan {
     pub xtask: PathBuf,
     /// What nodes join with.
     pub token: String,
+    pub cluster: Cluster,
+    /// Upstream's programs that it takes, by name.
+    pub programs: BTreeMap<String, PathBuf>,
     /// What nodes run containers with instead of Coracle's own runtime.
-    #[serde(default)]
     pub containerd: Option<Programs>,
     pub command: Vec<OsString>,
 }
@@ -56,8 +62,20 @@ impl Plan {
     pub fn new(nodes: usize, coracle: PathBuf, kubectl: PathBuf, command: Vec<OsString>) -> Result<Self> {
         let xtask = paths::own_program()?;
         let id = std::process::id().to_string();
-        let (token, containerd) = (token()?, None);
-        Ok(Self { id, nodes, bare: false, keep: false, coracle, kubectl, xtask, token, containerd, command })
+        Ok(Self {
+            id,
+            nodes,
+            bare: false,
+            keep: false,
+            coracle,
+            kubectl,
+            xtask,
+            token: token()?,
+            cluster: Cluster::Coracle { swapped: Vec::new() },
+            programs: BTreeMap::new(),
+            containerd: None,
+            command,
+        })
     }
 
     pub fn read(dir: &Path) -> Result<Self> {
@@ -79,6 +97,11 @@ impl Plan {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir().join("kubeconfig")
+    }
+
+    /// A program of upstream's.
+    pub fn upstream(&self, name: &str) -> Result<PathBuf> {
+        self.programs.get(name).cloned().with_context(|| format!("this lab was made without upstream's {name}"))
     }
 
     /// Below every hierarchy's root.
@@ -130,23 +153,28 @@ impl Node {
         read_pid(&self.run.join("init.pid")).with_context(|| format!("{} is not running", self.name))
     }
 
-    pub fn coracle_pid_file(&self) -> PathBuf {
-        self.run.join("coracle.pid")
+    /// The number of the process that runs `program`, a name such as `coracle` or `kubelet`.
+    pub fn pid_file(&self, program: &str) -> PathBuf {
+        self.run.join(format!("{program}.pid"))
     }
 
-    /// When Coracle was executed last, in nanoseconds of the epoch.
-    pub fn executed_file(&self) -> PathBuf {
-        self.run.join("coracle.executed")
+    /// When `program` was executed last, in nanoseconds of the epoch.
+    pub fn executed_file(&self, program: &str) -> PathBuf {
+        self.run.join(format!("{program}.executed"))
     }
 
-    pub fn log(&self) -> PathBuf {
-        self.run.join("coracle.log")
+    pub fn log(&self, program: &str) -> PathBuf {
+        self.run.join(format!("{program}.log"))
     }
 
-    /// The end of the node's log, for error messages.
+    /// All that `program` said; nothing where it never ran.
+    pub fn log_text(&self, program: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.log(program)).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of what Coracle said, for error messages.
     pub fn log_tail(&self) -> String {
-        let text = fs::read(self.log()).unwrap_or_default();
-        process::last_lines(&String::from_utf8_lossy(&text), 40)
+        process::last_lines(&self.log_text(CORACLE), 40)
     }
 
     /// The bridge port in the hub.

@@ -33,18 +33,35 @@ const NEEDS: &[(Proof, &str, &str)] = &[
     (Proof::Program("git"), "git", "knowing what belongs to the repository"),
 ];
 
+/// What a lab takes in which upstream's own programs run.
+const NEEDS_OF_UPSTREAM: &[(Proof, &str, &str)] = &[
+    (Proof::Program("openssl"), "openssl", "the certificates of upstream's programs"),
+    (Proof::Program("nft"), "nftables", "kube-proxy"),
+    (Proof::File("/usr/lib/cni/bridge"), "containernetworking-plugins", "containerd's pods"),
+    (Proof::Program("iptables"), "iptables", "containerd's pods with ports of the node"),
+];
+
+/// The same for a lab with upstream's own programs.
+pub fn install_for_upstream() -> Result<()> {
+    install_of(NEEDS_OF_UPSTREAM)
+}
+
 /// Installs what is missing; without root, an error that says what to install.
 pub fn install_missing() -> Result<()> {
+    install_of(NEEDS)?;
+    // Debian 12 has it in qemu's own packages, which are here by now; later releases in one of its own
+    let file_server = if paths::find_program("virtiofsd").is_none() { &["virtiofsd"][..] } else { &[] };
+    install(file_server)
+}
+
+fn install_of(needs: &[(Proof, &'static str, &str)]) -> Result<()> {
     let mut packages: Vec<&str> = Vec::new();
-    for (proof, package, reason) in NEEDS.iter().filter(|(proof, ..)| !is_there(proof)) {
+    for (proof, package, reason) in needs.iter().filter(|(proof, ..)| !is_there(proof)) {
         println!("missing: {} ({package}), for {reason}", name(proof));
         packages.push(package);
     }
     packages.dedup();
-    install(&packages)?;
-    // Debian 12 has it in qemu's own packages, which are here by now; later releases in one of its own
-    let file_server = if paths::find_program("virtiofsd").is_none() { &["virtiofsd"][..] } else { &[] };
-    install(file_server)
+    install(&packages)
 }
 
 fn install(packages: &[&str]) -> Result<()> {
