@@ -153,6 +153,12 @@ fn build(program: &Program) -> Result<PathBuf> {
     let built = place(program)?;
     let folder = built.parent().context("a kept program is in a folder")?;
     fs::create_dir_all(folder)?;
+    // a second task that wants the same program waits for the first one's
+    let lock = fs::File::create(folder.join("lock")).context("making a lock to build under")?;
+    lock.lock().with_context(|| format!("waiting for another build of {name}"))?;
+    if built.is_file() {
+        return Ok(built);
+    }
     let scratch = tempfile::tempdir_in(folder).context("making a folder to build in")?;
     let out = scratch.path().join(name);
     let mut command = Command::new(go);

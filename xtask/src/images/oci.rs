@@ -189,6 +189,11 @@ fn configuration(image: &Image, layers: &[LayerRecord], architecture: &str) -> V
         let ports: serde_json::Map<_, _> = start.ports.iter().map(|port| ((*port).to_owned(), json!({}))).collect();
         config.insert("ExposedPorts".into(), ports.into());
     }
+    // images of the same content are still images of their own: a runtime that knows one by two names may report either
+    config.insert(
+        "Labels".into(),
+        json!({"org.opencontainers.image.title": image.repository, "org.opencontainers.image.version": image.tag}),
+    );
     let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
     json!({"created": "1970-01-01T00:00:00Z", "architecture": architecture, "os": "linux", "config": config,
            "rootfs": {"type": "layers", "diff_ids": diff_ids},
@@ -266,13 +271,24 @@ mod tests {
         assert_eq!(config["architecture"], architecture());
         assert_eq!(
             config["config"],
-            json!({"Entrypoint": ["/x"], "Env": ["A=B"], "User": "7", "ExposedPorts": {"80/tcp": {}}})
+            json!({"Entrypoint": ["/x"], "Env": ["A=B"], "User": "7", "ExposedPorts": {"80/tcp": {}},
+                   "Labels": {"org.opencontainers.image.title": "library/x", "org.opencontainers.image.version": "1"}})
         );
         let packed = fs::read(blobs.path(manifest["layers"][0]["digest"].as_str().unwrap())).unwrap();
         let mut unpacked = Vec::new();
         std::io::copy(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut unpacked).unwrap();
         assert_eq!(config["rootfs"]["diff_ids"][0], digest_of(&unpacked));
         assert_eq!(manifest["layers"][0]["size"], packed.len());
+    }
+
+    #[test]
+    fn two_versions_of_the_same_content_are_two_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let (blobs, first) = built(dir.path(), Format::Oci);
+        let second = Image { tag: "2", start: Start { ..IMAGE.start }, format: Format::Oci, ..IMAGE };
+        let second = blobs.assemble(&second, &crate::images::recipes::layers()).unwrap();
+        assert_ne!(first.digest, second.digest);
+        assert_eq!(first.blobs[0].digest, second.blobs[0].digest);
     }
 
     #[test]
