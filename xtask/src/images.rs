@@ -12,6 +12,7 @@
 
 mod compile;
 mod hostile;
+mod not_made;
 mod oci;
 mod recipes;
 mod registry_tree;
@@ -66,7 +67,7 @@ pub fn run(arguments: &ImagesArguments) -> Result<ExitCode> {
         println!("{:<56} {}", image.name, image.digest);
     }
     if arguments.set == Set::Suite {
-        for (name, reason) in suite::NOT_MADE {
+        for (name, reason) in not_made::not_made() {
             println!("{name:<56} not made: {reason}");
         }
     }

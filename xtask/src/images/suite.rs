@@ -1,4 +1,4 @@
-//! The images that upstream's conformance suite pulls, and why the others of its list are not made.
+//! The images that upstream's conformance suite pulls; `not_made` has the others of its list.
 //!
 //! Tags are the ones that the pinned release asks for; inside are Debian's programs, programs built from the pinned Go
 //! modules, and files of the pinned source, read where Go keeps it. All images share the layers of `recipes` where they
@@ -148,30 +148,6 @@ fn picture_image(name: &'static str, repository: &'static str, layers: &'static 
     }
 }
 
-const UNASKED: &str = "no conformance spec runs it";
-
-/// The rest of the suite's list: what is not made, and why.
-#[rustfmt::skip]
-pub const NOT_MADE: [(&str, &str); 17] = [
-    ("gcr.io/k8s-authenticated-test/agnhost:2.6", "is served to accounts of upstream's own test cloud only, and no conformance spec runs it"),
-    ("invalid.registry.k8s.io/invalid/alpine:3.1", "specs expect that it cannot be pulled"),
-    ("registry.k8s.io/build-image/distroless-iptables:v0.9.7", UNASKED),
-    ("registry.k8s.io/e2e-test-images/apparmor-loader:1.4", UNASKED),
-    ("registry.k8s.io/e2e-test-images/ipc-utils:1.4", UNASKED),
-    ("registry.k8s.io/e2e-test-images/nginx:1.28.0-2", UNASKED),
-    ("registry.k8s.io/e2e-test-images/node-perf/npb-ep:1.6.0", UNASKED),
-    ("registry.k8s.io/e2e-test-images/node-perf/npb-is:1.7.0", UNASKED),
-    ("registry.k8s.io/e2e-test-images/node-perf/pytorch-wide-deep:1.0.0", UNASKED),
-    ("registry.k8s.io/e2e-test-images/nonroot:1.5", UNASKED),
-    ("registry.k8s.io/e2e-test-images/perl:5.26", UNASKED),
-    ("registry.k8s.io/e2e-test-images/regression-issue-74839:1.5", UNASKED),
-    ("registry.k8s.io/e2e-test-images/resource-consumer:1.14", UNASKED),
-    ("registry.k8s.io/e2e-test-images/sample-device-plugin:1.7", UNASKED),
-    ("registry.k8s.io/e2e-test-images/volume/iscsi:2.7", UNASKED),
-    ("registry.k8s.io/e2e-test-images/volume/nfs:1.6.0", UNASKED),
-    ("registry.k8s.io/sig-storage/nfs-provisioner:v4.0.8", UNASKED),
-];
-
 /// What specs call inside their pods, and the libraries that the Debian layer lacks for it.
 #[rustfmt::skip]
 const NETWORK_TOOLS: [&str; 54] = [
@@ -295,6 +271,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::images::not_made::not_made;
 
     /// What conformance specs of the pinned release pull, as their list of images names it.
     const ASKED: [&str; 11] = [
@@ -316,8 +293,8 @@ mod tests {
         let mut made: Vec<&str> = images().iter().map(|image| image.name).collect();
         made.sort_unstable();
         assert_eq!(made, ASKED);
-        let refused = NOT_MADE.iter().find(|(name, _)| ASKED.contains(name));
-        assert_eq!(refused, None);
+        let refused: Vec<_> = not_made().filter(|(name, _)| ASKED.contains(name)).collect();
+        assert_eq!(refused, []);
     }
 
     #[test]
