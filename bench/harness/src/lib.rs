@@ -52,6 +52,8 @@
 //! - Figures marked [`Figure::alone`] are measured on our side only and have no ratio.
 
 mod compare;
+#[cfg(feature = "load")]
+pub mod load;
 mod network;
 mod part;
 mod round;

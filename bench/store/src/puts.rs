@@ -1,0 +1,59 @@
+//! Durable puts, at one, 32 and 1,000 clients.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use bench_harness::{Figure, Round, load};
+use bytes::Bytes;
+
+use crate::client::Etcd;
+
+pub const VALUE_BYTES: usize = 1024;
+/// Keys that all clients of a level write to, so that the store does not grow with its speed.
+const KEYS: usize = 10_000;
+const LENGTH_S: u64 = 6;
+
+/// Clients, and the connections that they share.
+const LEVELS: [(usize, usize); 3] = [(1, 1), (32, 8), (1000, 100)];
+
+pub fn figures() -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for (clients, _) in LEVELS {
+        let s = if clients == 1 { "" } else { "s" };
+        let rate =
+            Figure::higher(&format!("puts_{clients}_rate"), &format!("durable puts, {clients} client{s}"), "1/s");
+        let p99 =
+            Figure::lower(&format!("puts_{clients}_p99_ms"), &format!("durable puts, {clients} client{s}, p99"), "ms");
+        figures.extend([rate.times(10.0), p99.times(10.0)]);
+    }
+    figures
+}
+
+pub async fn measure(address: SocketAddr, round: &mut Round) -> Result<()> {
+    for (count, connections) in LEVELS {
+        let connections = Etcd::connections(address, connections).await?;
+        let clients: Vec<_> = (0..count).map(|n| (n, connections[n % connections.len()].clone())).collect();
+        let value = value();
+        let load = load::run(clients, Duration::from_secs(LENGTH_S), move |number, (client, mut etcd)| {
+            let (key, value) = (key(count, client, number), value.clone());
+            async move {
+                etcd.put(key, value).await?;
+                Ok((client, etcd))
+            }
+        });
+        let load = load.await?;
+        round.put(&format!("puts_{count}_rate"), load.rate);
+        round.put(&format!("puts_{count}_p99_ms"), load.percentile_ms(99));
+    }
+    Ok(())
+}
+
+pub fn value() -> Bytes {
+    Bytes::from(vec![b'v'; VALUE_BYTES])
+}
+
+/// The key of a client's put: its own share of the level's keys, one after the other.
+pub fn key(clients: usize, client: usize, number: usize) -> Bytes {
+    format!("/bench/puts-{clients}/{client}/{}", number % (KEYS / clients)).into()
+}
