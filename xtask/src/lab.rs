@@ -53,9 +53,11 @@ use crate::{images, paths, process};
 pub use enter::{NodeArguments, run_on_node};
 pub use init::{InitArguments, run_init};
 pub use node_init::{NodeInitArguments, run_node_init};
+pub use spawn::dying_with_parent;
+pub use state::Node;
 use state::{Plan, Registered};
 use upstream::Cluster;
-pub use upstream::{Part, Parts};
+pub use upstream::{Part, Parts, swappable};
 pub use vm::{DISK_MOUNT, Machine, run_vm_init};
 
 /// What lab-init says on its pipe: the command has the terminal now.
@@ -83,7 +85,7 @@ pub struct LabArguments {
     bare: bool,
     /// Run this program as Coracle instead of building the one of this clone
     #[arg(long, value_name = "FILE")]
-    coracle: Option<PathBuf>,
+    pub coracle: Option<PathBuf>,
     /// What the lab's registry serves
     #[arg(long, value_enum, default_value_t = images::Set::Stories, value_name = "SET")]
     pub images: images::Set,
@@ -138,14 +140,12 @@ impl LabArguments {
     }
 
     /// The nodes run these parts of upstream's Kubernetes instead of Coracle.
-    #[allow(dead_code, reason = "for the conformance run and the benchmarks")]
     pub fn on_upstream(mut self, parts: Parts) -> Self {
         self.upstream = Some(parts);
         self
     }
 
     /// Upstream's programs take the places of these parts of Coracle.
-    #[allow(dead_code, reason = "for the conformance run")]
     pub fn swapped(mut self, parts: Vec<Part>) -> Self {
         self.swap = parts;
         self
@@ -199,6 +199,12 @@ pub fn run(arguments: &LabArguments) -> Result<ExitCode> {
     }
     let (plan, built) = prepare(arguments)?;
     supervise(&plan, &built)
+}
+
+/// The nodes of the lab that this process runs in.
+pub fn nodes_here() -> Result<Vec<Node>> {
+    let dir = std::env::var_os(state::DIR_VARIABLE).context("this runs in a lab: start one with `cargo xtask lab`")?;
+    Plan::read(std::path::Path::new(&dir))?.all_nodes()
 }
 
 /// Everything that needs the machine's own network and compilers: done before the first namespace is made.

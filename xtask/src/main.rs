@@ -11,6 +11,7 @@
 
 mod apt;
 mod bench;
+mod conformance;
 mod demo;
 mod gen_tables;
 mod images;
@@ -59,6 +60,14 @@ enum Task {
     Stories(stories::StoriesArguments),
     /// Measure the binary beside its peers; nothing fails on time
     Bench(bench::BenchArguments),
+    /// Upstream's conformance suite, in a lab
+    Conformance(conformance::ConformanceArguments),
+    /// What `conformance` runs in its lab
+    #[command(hide = true, name = "__conformance")]
+    ConformanceRun(conformance::RunArguments),
+    /// Asks the suite for its specs
+    #[command(hide = true, name = "__conformance-list")]
+    ConformanceList(conformance::ListArguments),
     /// The rules of the house that a compiler does not know
     Tidy,
     /// Power cuts in a write burst: what was acknowledged is there after reboot
@@ -82,6 +91,9 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Stories(arguments) => stories::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Conformance(arguments) => conformance::run(&arguments),
+        Task::ConformanceRun(arguments) => conformance::run_in_lab(&arguments),
+        Task::ConformanceList(arguments) => conformance::run_list(&arguments),
         Task::Tidy => tidy::run(),
         Task::PullPlug(arguments) => pull_plug::run(&arguments),
         Task::Gen(arguments) => gen_tables::run(&arguments),

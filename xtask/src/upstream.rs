@@ -101,6 +101,11 @@ pub fn program(name: &str) -> Result<PathBuf> {
     offered(name, &built)
 }
 
+/// Whether this machine has a program of the table or can build it.
+pub fn can_offer(name: &str) -> bool {
+    cached(name).is_some() || paths::find_program("go").is_some()
+}
+
 fn find(name: &str) -> Option<&'static Program> {
     PROGRAMS.iter().find(|program| program.name == name)
 }

@@ -158,6 +158,14 @@ impl Node {
         self.run.join(format!("{program}.pid"))
     }
 
+    /// The programs that were started here and run no more.
+    pub fn ended_programs(&self) -> Vec<String> {
+        let files = fs::read_dir(&self.run).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+        let ended = files.filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
+        let ended = ended.filter(|path| read_pid(path).is_ok_and(|pid| !super::enter::is_alive(pid)));
+        ended.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect()
+    }
+
     /// When `program` was executed last, in nanoseconds of the epoch.
     pub fn executed_file(&self, program: &str) -> PathBuf {
         self.run.join(format!("{program}.executed"))
