@@ -247,7 +247,7 @@ fn in_labs(arguments: &ConformanceArguments, plan: &Plan) -> Result<Option<Strin
     let own = paths::own_program()?;
     let all = plan.specs.len() * plan.rounds as usize;
     let done = || results::read(&plan.results()).len();
-    for cluster in 1..=CLUSTERS_MAX {
+    for number in 1..=CLUSTERS_MAX {
         let before = done();
         let command = vec![own.clone().into(), "__conformance".into(), Plan::path(&plan.dir).into()];
         let ended = lab::run(&cluster(arguments, command))?;
@@ -256,7 +256,7 @@ fn in_labs(arguments: &ConformanceArguments, plan: &Plan) -> Result<Option<Strin
         }
         let left = all.saturating_sub(done());
         let may_go_on = ended == ExitCode::from(in_lab::BROKEN) && done() > before && !arguments.keep;
-        if left == 0 || !may_go_on || cluster == CLUSTERS_MAX {
+        if left == 0 || !may_go_on || number == CLUSTERS_MAX {
             return Ok(Some(format!("broke off with {left} of {all} left; --resume goes on with them")));
         }
         println!("\n!!!! the cluster broke; {left} of {all} are left and go on in a new one\n");

@@ -59,7 +59,7 @@ pub fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let live = Live::new(&plan, &done)?;
     let ledger = results::Ledger::at(&plan.results())?;
     let mut run = Run { plan, office, port, events, workers: Workers::new(), watch, live, ledger, fruitless: 0 };
-    let ending = run.to_the_end()?;
+    let ending = run.until_done()?;
     for panic in run.watch.panics() {
         run.live.trouble(&panic)?;
     }
@@ -166,7 +166,7 @@ struct Run {
 }
 
 impl Run {
-    fn to_the_end(&mut self) -> Result<Ending> {
+    fn until_done(&mut self) -> Result<Ending> {
         loop {
             self.hire()?;
             if self.workers.is_empty() {
@@ -279,10 +279,9 @@ impl Run {
             self.ledger.add(&outcome)?;
             self.live.done(&outcome);
         }
-        if worker.may_have_left_things() || running.is_some() {
-            if let Err(error) = worker.clean_up_after() {
-                self.live.trouble(&format!("cleaning up after process {process} of the suite: {error:#}"))?;
-            }
+        let was_at_something = worker.may_have_left_things() || running.is_some();
+        if was_at_something && let Err(error) = worker.clean_up_after() {
+            self.live.trouble(&format!("cleaning up after process {process} of the suite: {error:#}"))?;
         }
         if self.fruitless >= FRUITLESS_MAX {
             bail!("the suite does not start ({status}):\n{}", worker.log_tail());

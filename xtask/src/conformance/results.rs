@@ -151,7 +151,7 @@ mod tests {
         Ledger::at(&path).unwrap().add(&first).unwrap();
         let whole = fs::read(&path).unwrap();
         fs::write(&path, [&whole[..], &whole[..20]].concat()).unwrap();
-        assert_eq!(read(&path), [first.clone()]);
+        assert_eq!(read(&path), std::slice::from_ref(&first));
         let second = outcome("d", State::Failed, 2);
         Ledger::at(&path).unwrap().add(&second).unwrap();
         assert_eq!(read(&path), [first, second]);
