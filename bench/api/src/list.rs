@@ -25,7 +25,7 @@ pub fn figures() -> Vec<Figure> {
     vec![
         Figure::lower("pod_memory_kb", "memory per stored pod, all in (PSS)", "KB").times(20.0),
         Figure::lower("list_25000_ms", "LIST of 25,000 pods, p50", "ms").times(10.0),
-        Figure::lower("list_25000_growth_mb", "growth of the server's memory in such a LIST", "MB").times(50.0),
+        Figure::lower("list_25000_growth_mb", "most growth of memory in such a LIST", "MB").times(50.0),
     ]
 }
 
@@ -38,12 +38,6 @@ pub async fn measure(target: &Target, pids: &[i32], meter: &Meter, round: &mut R
 
     let mut api = Api::connect(target).await?;
     let path = objects::path(MANY, "pods");
-    let whole = api.must(Method::GET, &path, "").await?;
-    ensure!(whole.len() >= LIST_BYTES_MIN, "the list has {} bytes only", whole.len());
-    let count = memchr::memmem::find_iter(&whole, b"\"uid\":\"").count();
-    ensure!(count == PODS, "{PODS} pods were asked for, {count} came");
-    drop(whole);
-
     let mut took_ms = Vec::new();
     let mut growth_mb = Vec::new();
     for _ in 0..LISTS {
@@ -55,9 +49,17 @@ pub async fn measure(target: &Target, pids: &[i32], meter: &Meter, round: &mut R
         growth_mb.push((resident_mb(pids, "VmHWM:") - before_mb).max(GROWTH_MB_MIN));
     }
     round.put("list_25000_ms", percentile(took_ms.clone(), 50).context("lists were timed")?);
-    round.put("list_25000_growth_mb", percentile(growth_mb.clone(), 50).context("lists were watched")?);
+    // the most: what a server keeps after its first list is growth too
+    round.put("list_25000_growth_mb", percentile(growth_mb.clone(), 100).context("lists were watched")?);
     round.keep("list_25000_ms", took_ms);
     round.keep("list_25000_growth_mb", growth_mb);
+    all_are_there(&mut api, &path).await
+}
+
+async fn all_are_there(api: &mut Api, path: &str) -> Result<()> {
+    let whole = api.must(Method::GET, path, "").await?;
+    let count = memchr::memmem::find_iter(&whole, b"\"uid\":\"").count();
+    ensure!(count == PODS, "{PODS} pods were asked for, {count} came");
     Ok(())
 }
 

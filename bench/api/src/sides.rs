@@ -122,7 +122,7 @@ fn kube_apiserver(asked: &RoundArguments) -> Result<Started> {
             "--service-cluster-ip-range=10.43.0.0/16".into(),
             "--authorization-mode=Node,RBAC".into(),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
-            format!("--service-account-key-file={}", file("sa.key")),
+            format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
             format!("--client-ca-file={}", file("ca.crt")),
             format!("--tls-cert-file={}", file("server.crt")),
@@ -154,6 +154,8 @@ fn make_certificates(dir: &Path) -> Result<()> {
         std::fs::write(dir.join(name).with_extension("crt"), wanted.signed_by(&key, &issuer)?.pem())?;
         std::fs::write(dir.join(name).with_extension("key"), key.serialize_pem())?;
     }
-    std::fs::write(dir.join("sa.key"), KeyPair::generate()?.serialize_pem())?;
+    let signing = KeyPair::generate()?;
+    std::fs::write(dir.join("sa.key"), signing.serialize_pem())?;
+    std::fs::write(dir.join("sa.pub"), signing.public_key_pem())?;
     Ok(())
 }

@@ -21,6 +21,7 @@ const PACED_EVENTS: usize = 100;
 const PACE_MS: u64 = 50;
 const WRITERS: usize = 20;
 const BURST_EVENTS: usize = 400;
+const ENDED_MAX: usize = 100;
 
 pub fn figures() -> Vec<Figure> {
     vec![
@@ -57,7 +58,8 @@ pub async fn measure(target: &Target, meter: &Meter, round: &mut Round) -> Resul
         Ok::<_, anyhow::Error>(())
     });
     try_join_all(writing).await?;
-    finished(readers).await?;
+    let (watches, _) = finished(readers).await?;
+    round.keep("watches_ended", vec![watches.iter().map(|watch| watch.ended).sum::<usize>() as f64]);
     let delivered = (BURST_EVENTS * WATCHES) as f64;
     round.put("watch_rate", delivered / begun.elapsed().as_secs_f64());
     round.put("watch_per_cpu_s", delivered / (meter.cpu_s()? - cpu_before_s));
@@ -75,9 +77,43 @@ async fn update(api: &mut Api, writer: usize, begun: Instant) -> Result<()> {
 }
 
 struct Watch {
+    api: Api,
     body: Incoming,
     /// The beginning of an event whose end has not come yet.
     begun: BytesMut,
+    /// Of the last event that was seen.
+    version: u64,
+    /// How often the server ended it: one that finds a client too slow may, and the client goes on where it was.
+    ended: usize,
+}
+
+impl Watch {
+    async fn open(mut api: Api, version: u64) -> Result<Self> {
+        let body = api.stream(&path_since(version)).await?;
+        Ok(Self { api, body, begun: BytesMut::new(), version, ended: 0 })
+    }
+
+    /// Some more events, or parts of them.
+    async fn more(&mut self) -> Result<()> {
+        loop {
+            match next_data(&mut self.body).await {
+                Ok(Some(data)) => {
+                    self.begun.extend_from_slice(&data);
+                    return Ok(());
+                }
+                Ok(None) | Err(_) => {
+                    self.ended += 1;
+                    ensure!(self.ended <= ENDED_MAX, "a watch ended {} times", self.ended);
+                    self.begun.clear();
+                    self.body = self.api.stream(&path_since(self.version)).await?;
+                }
+            }
+        }
+    }
+}
+
+fn path_since(version: u64) -> String {
+    format!("{}?watch=1&resourceVersion={version}", objects::path(WATCHED, "configmaps"))
 }
 
 /// All watches, from now on.
@@ -85,11 +121,11 @@ async fn open(target: &Target) -> Result<Vec<Watch>> {
     let path = objects::path(WATCHED, "configmaps");
     let connections = Api::connections(target, CONNECTIONS).await?;
     let listed = connections[0].clone().must(Method::GET, &path, "").await?;
-    let path = format!("{path}?watch=1&resourceVersion={}", objects::version_in(&listed)?);
+    let version = objects::version_in(&listed)?;
     let mut watches = Vec::new();
-    for mut api in connections {
+    for api in connections {
         for _ in 0..WATCHES_PER_CONNECTION {
-            watches.push(Watch { body: api.stream(&path).await?, begun: BytesMut::new() });
+            watches.push(Watch::open(api.clone(), version).await?);
         }
     }
     Ok(watches)
@@ -102,12 +138,12 @@ fn read(mut watch: Watch, events: usize, begun: Instant) -> Reading {
     tokio::spawn(async move {
         let mut lags_ms = Vec::with_capacity(events);
         while lags_ms.len() < events {
-            let data = next_data(&mut watch.body).await?.context("a watch ended")?;
+            watch.more().await?;
             let now_ns = begun.elapsed().as_nanos() as f64;
-            watch.begun.extend_from_slice(&data);
             while let Some(end) = memchr::memchr(b'\n', &watch.begun) {
                 let event = watch.begun.split_to(end + 1);
                 ensure!(event.starts_with(b"{\"type\":\"MODIFIED\""), "{}", String::from_utf8_lossy(&event));
+                watch.version = objects::version_in(&event)?;
                 lags_ms.push((now_ns - objects::stamp_in(&event)? as f64) / 1e6);
             }
         }

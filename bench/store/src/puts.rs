@@ -15,7 +15,7 @@ const KEYS: usize = 10_000;
 const LENGTH_S: u64 = 6;
 
 /// Clients, and the connections that they share.
-const LEVELS: [(usize, usize); 3] = [(1, 1), (32, 8), (1000, 100)];
+const LEVELS: [(usize, usize); 3] = [(1, 1), (32, 4), (1000, 20)];
 
 pub fn figures() -> Vec<Figure> {
     let mut figures = Vec::new();

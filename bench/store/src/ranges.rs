@@ -13,9 +13,9 @@ use crate::etcd::{RangeRequest, prefix_end};
 use crate::puts;
 
 const OBJECTS: usize = 10_000;
-const LOADERS: usize = 200;
+const LOADERS: usize = 100;
 const CLIENTS: usize = 32;
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 4;
 const LENGTH_S: u64 = 4;
 const PREFIX: &str = "/bench/objects/";
 const WHOLE_RANGES: usize = 20;
