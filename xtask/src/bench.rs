@@ -7,10 +7,9 @@
 //!
 //! Nothing fails on time: a figure is for a person to judge. A round that cannot be finished is an error.
 
+mod debian;
 mod machine;
 mod report;
-mod start;
-mod start_figures;
 mod subjects;
 
 use std::ffi::OsString;
@@ -26,7 +25,7 @@ use clap::Args;
 use crate::lab::{self, LabArguments};
 use crate::progress::step;
 use crate::{paths, process, upstream};
-use subjects::{Place, ROWS, Row};
+use subjects::{Peer, Place, ROWS, Row};
 
 /// Every subject, one after the other.
 const ALL: &str = "all";
@@ -90,9 +89,6 @@ fn run_all(arguments: &BenchArguments) -> Result<()> {
 }
 
 fn run_one(row: &Row, arguments: &BenchArguments) -> Result<()> {
-    if matches!(row.place, Place::BeforeHarness) {
-        return start::run(arguments).map(drop);
-    }
     let bench = Bench::prepare(row, arguments)?;
     let begun = Instant::now();
     let mut rounds = Vec::new();
@@ -149,7 +145,7 @@ impl<'a> Bench<'a> {
                 "measuring needs root, for its namespaces: run it as `sudo --preserve-env=PATH,HOME cargo xtask bench`"
             );
         }
-        let programs = row.programs.iter().map(|name| Ok((*name, upstream::program(name)?))).collect::<Result<_>>()?;
+        let programs = row.programs.iter().map(|name| Ok((*name, peer(name)?))).collect::<Result<_>>()?;
         let program = build(row.package)?;
         let described = process::output(Command::new(&program).arg("describe"))?;
         let subject = serde_json::from_str(&described).context("understanding what the benchmark measures")?;
@@ -170,11 +166,15 @@ impl<'a> Bench<'a> {
                 let mut program = Command::new(&command[0]);
                 program.args(&command[1..]).status().context("starting the benchmark")?.success()
             }
-            Place::Lab { nodes } => {
+            Place::Lab { nodes, ref peer } => {
                 let lab = LabArguments::running(command, nodes).unstarted(self.coracle.clone());
+                let lab = match (side, peer) {
+                    (Side::Ours, _) | (Side::Peer, Peer::Beside) => lab,
+                    (Side::Peer, Peer::Upstream(parts)) => lab.on_upstream(parts.parse()?),
+                    (Side::Peer, Peer::Swapped(part)) => lab.swapped(vec![part.parse()?]),
+                };
                 lab::run(&lab)? == ExitCode::SUCCESS
             }
-            Place::BeforeHarness => bail!("{} does not work through the harness yet", self.row.name),
         };
         if !ended_well {
             bail!("round {number} of {} could not be finished; what happened is above", side.word());
@@ -209,6 +209,11 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// A program to be compared with, wherever it comes from.
+fn peer(name: &str) -> Result<PathBuf> {
+    debian::program(name).unwrap_or_else(|| upstream::program(name))
+}
+
 /// The program of ours that is measured.
 fn coracle(arguments: &BenchArguments) -> Result<PathBuf> {
     match &arguments.coracle {
@@ -226,7 +231,7 @@ fn versions(coracle: &Path, programs: &[(&'static str, PathBuf)]) -> Vec<String>
     let commit = said(Command::new("git").current_dir(paths::root()).args(["describe", "--always", "--dirty"]));
     let own = format!("{}, tree {commit}", said(Command::new(coracle).arg("--version")));
     let theirs = programs.iter().map(|(name, path)| {
-        let version = said(Command::new(path).arg("--version"));
+        let version = debian::version(path).unwrap_or_else(|| said(Command::new(path).arg("--version")));
         if version.contains(name) { version } else { format!("{name} {version}") }
     });
     std::iter::once(own).chain(theirs).collect()

@@ -3,29 +3,35 @@
 //! Before there is a server, a datagram is lost without a word, so the question is asked again after a short silence;
 //! that silence is how exact the moment is.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bench_cluster::lab;
+use clap::Args;
 
-use crate::lab;
-
-const SERVER: &str = "10.43.0.10:53";
 const NAME: &str = "kubernetes.default.svc.cluster.local";
 const ASK_AGAIN_MS: u64 = 2;
-const ANSWER_S_MAX: u64 = 60;
+const ANSWER_S_MAX: u64 = 180;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[arg(long)]
+    server: SocketAddr,
+}
 
 /// Prints the moment of the first good answer.
-pub fn run() -> Result<()> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(Duration::from_millis(ASK_AGAIN_MS)))?;
+pub fn run(arguments: &Arguments) -> Result<()> {
     let question = question(NAME)?;
     let begun = Instant::now();
     let mut answer = [0u8; 512];
     println!("asking");
     while begun.elapsed() < Duration::from_secs(ANSWER_S_MAX) {
+        // a new one each time: the kernel remembers where it sent what came from an old one, and goes on sending there
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(ASK_AGAIN_MS)))?;
         // refused while nobody listens: the same as silence
-        let _ = socket.send_to(&question, SERVER);
+        let _ = socket.send_to(&question, arguments.server);
         if let Ok(count) = socket.recv(&mut answer)
             && is_answer(&answer[..count])
         {

@@ -184,7 +184,7 @@ pub fn start(plan: &Plan) -> Result<()> {
         }
     }
     if plan.cluster.has(Part::Dns) {
-        step("starting the cluster's DNS", || start_dns(plan))?;
+        step("waiting for the cluster's DNS", || wait_for_dns(plan))?;
     }
     Ok(())
 }
@@ -214,7 +214,12 @@ pub fn start_programs(plan: &Plan, node: &Node) -> Result<()> {
     for program in Program::of(plan.cluster.parts(), node.number) {
         lab_node(plan, &["start", &node.number.to_string(), program.name()])?;
         match program {
-            Program::Apiserver => wait_for_api(plan, node)?,
+            Program::Apiserver => {
+                wait_for_api(plan, node)?;
+                if plan.cluster.has(Part::Dns) {
+                    apply_dns(plan)?;
+                }
+            }
             Program::Containerd => containerd::wait_until_ready(node)?,
             _ => {}
         }
@@ -307,11 +312,15 @@ fn set_routes(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn start_dns(plan: &Plan) -> Result<()> {
+/// Asks for CoreDNS as soon as there is an API, as kubeadm does; its pods come when there is a node for them.
+fn apply_dns(plan: &Plan) -> Result<()> {
     let file = folder(plan).join("dns.json");
     let objects = dns::objects(&UPSTREAM_RANGES, &plan.upstream("coredns")?.to_string_lossy());
     fs::write(&file, format!("{objects:#}\n"))?;
-    process::quiet(kubectl(plan).arg("apply").arg("--filename").arg(&file)).context("applying the cluster's DNS")?;
+    process::quiet(kubectl(plan).arg("apply").arg("--filename").arg(&file)).context("applying the cluster's DNS")
+}
+
+fn wait_for_dns(plan: &Plan) -> Result<()> {
     let timeout = format!("--timeout={}s", DNS_READY_S_MAX * slowness());
     let waited =
         kubectl(plan).args(["rollout", "status", "deployment/coredns", "-n", "kube-system", &timeout]).output()?;

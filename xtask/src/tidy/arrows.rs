@@ -28,7 +28,7 @@ const LEVELS: [(&str, u8); 17] = [
     ("coracle", 6),
 ];
 /// Crates for tests and chores: nothing that ships may use them, they may use anything.
-const FOR_DEVELOPERS: [&str; 4] = ["testkit", "xtask", "stories", "bench-harness"];
+const FOR_DEVELOPERS: [&str; 5] = ["testkit", "xtask", "stories", "bench-cluster", "bench-harness"];
 /// Parts of the system that the binary puts together: what one needs of another it takes as a trait.
 const COMPONENT_LEVELS: std::ops::RangeInclusive<u8> = 4..=5;
 /// Crates that only the crates named here may use.

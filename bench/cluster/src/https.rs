@@ -2,9 +2,9 @@
 //!
 //! HTTP/1.1 only, bodies with a length or in chunks. It follows no redirects and retries nothing.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use serde_json::Value;
 
 /// How long an answer, or the next event of a watch, may take before the round is given up.
 const ANSWER_S_MAX: u64 = 60;
+/// What the API answers when an object to be created is there already.
+const CONFLICT: u16 = 409;
 
 /// How to reach an API server as its administrator.
 #[derive(Clone)]
@@ -27,16 +29,25 @@ pub struct Access {
 }
 
 impl Access {
+    /// As the kubeconfig that `KUBECONFIG` names says.
+    pub fn of_environment() -> Result<Self> {
+        let path = PathBuf::from(std::env::var_os("KUBECONFIG").context("KUBECONFIG is not set: this runs in a lab")?);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let server = server(&text).context("the kubeconfig names no server")?;
+        let address = server.to_socket_addrs().with_context(|| format!("looking up {server}"))?.next();
+        Self::from_kubeconfig(&path, address.with_context(|| format!("{server} has no address"))?)
+    }
+
     /// Takes authority, certificate and key from the kubeconfig; the address is the caller's.
     pub fn from_kubeconfig(path: &Path, address: SocketAddr) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&embedded(&text, "certificate-authority-data")?) {
+        for certificate in CertificateDer::pem_slice_iter(&kept(&text, "certificate-authority")?) {
             roots.add(certificate?)?;
         }
-        let chain = embedded(&text, "client-certificate-data")?;
+        let chain = kept(&text, "client-certificate")?;
         let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(&embedded(&text, "client-key-data")?)?;
+        let key = PrivateKeyDer::from_pem_slice(&kept(&text, "client-key")?)?;
         let tls = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
         Ok(Self { address, name: ServerName::IpAddress(address.ip().into()), tls: Arc::new(tls) })
     }
@@ -49,24 +60,42 @@ impl Access {
         Ok(Connection { stream: BufReader::new(StreamOwned::new(session, socket)) })
     }
 
-    /// Opens a watch; `path` carries the parameters.
+    /// Opens a watch; `path` carries the parameters, without a version to begin at.
     pub fn watch(&self, path: &str) -> Result<Watch> {
+        Ok(Watch { body: self.open(path)?, access: self.clone(), path: path.into(), version: None })
+    }
+
+    fn open(&self, path: &str) -> Result<BufReader<Body>> {
         let mut connection = self.connect()?;
         connection.send("GET", path, None)?;
         let (status, framing) = connection.head()?;
         if status != 200 {
             bail!("{path} answers {status}");
         }
-        Ok(Watch { body: BufReader::new(Body { connection, framing }) })
+        Ok(BufReader::new(Body { connection, framing }))
     }
 }
 
-/// The base64 text that follows `key`, decoded; the kubeconfig may be YAML or JSON.
-fn embedded(kubeconfig: &str, key: &str) -> Result<Vec<u8>> {
-    let (_, after) = kubeconfig.split_once(key).with_context(|| format!("the kubeconfig has no {key}"))?;
+/// What a kubeconfig, in YAML or JSON, has under `key`: the thing itself under `key`-data, or the path of its file.
+fn kept(kubeconfig: &str, key: &str) -> Result<Vec<u8>> {
+    if let Some(text) = value(kubeconfig, &format!("{key}-data")) {
+        return base64::engine::general_purpose::STANDARD.decode(text).with_context(|| format!("decoding {key}-data"));
+    }
+    let path = value(kubeconfig, key).with_context(|| format!("the kubeconfig has no {key}"))?;
+    std::fs::read(path).with_context(|| format!("reading {path}"))
+}
+
+fn value<'a>(kubeconfig: &'a str, key: &str) -> Option<&'a str> {
+    let is_whole = |after: &&str| after.starts_with([':', '"']);
+    let after = kubeconfig.match_indices(key).map(|(at, _)| &kubeconfig[at + key.len()..]).find(is_whole)?;
     let text = after.trim_start_matches(['"', ':', ' ']);
-    let end = text.find(['"', '\n', '\r', ' ']).unwrap_or(text.len());
-    base64::engine::general_purpose::STANDARD.decode(&text[..end]).with_context(|| format!("decoding {key}"))
+    text.split(['"', '\n', '\r', ' ', ',']).next()
+}
+
+/// Host and port of the first server that a kubeconfig names.
+fn server(kubeconfig: &str) -> Option<&str> {
+    let (_, after) = kubeconfig.split_once("https://")?;
+    after.split(['"', '\'', '\n', '\r', ' ', '/', ',']).next()
 }
 
 /// One connection on which requests follow each other.
@@ -90,20 +119,29 @@ impl Connection {
     }
 
     /// As `ask`, but an answer other than success is an error.
-    pub fn must(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
+    pub fn must(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Vec<u8>> {
         let (status, answer) = self.ask(method, path, body)?;
         if !(200..300).contains(&status) {
             bail!("{method} {path} answers {status}: {}", String::from_utf8_lossy(&answer));
         }
-        Ok(())
+        Ok(answer)
+    }
+
+    /// Creates an object that may be there already.
+    pub fn ensure(&mut self, path: &str, object: &Value) -> Result<()> {
+        match self.ask("POST", path, Some(object))? {
+            (200..=299 | CONFLICT, _) => Ok(()),
+            (status, answer) => bail!("POST {path} answers {status}: {}", String::from_utf8_lossy(&answer)),
+        }
     }
 
     fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let length = body.len();
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: kubernetes\r\nAccept: application/json\r\nUser-Agent: bench-start\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: kubernetes\r\nAccept: application/json\r\nUser-Agent: bench-cluster\r\n\
+             Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
         );
         let stream = self.stream.get_mut();
         stream.write_all(request.as_bytes())?;
@@ -181,9 +219,14 @@ impl Read for Body {
     }
 }
 
-/// The events of a watch, in order.
+/// The events of a watch, in order. One that the server ends, as servers do with watchers that fall behind, is opened
+/// again where it ended.
 pub struct Watch {
     body: BufReader<Body>,
+    access: Access,
+    path: String,
+    /// Of the last event.
+    version: Option<String>,
 }
 
 /// One change and the moment at which all of its bytes were here.
@@ -196,10 +239,12 @@ pub struct Event {
 
 impl Watch {
     /// Blocks until the next change.
-    pub fn next(&mut self) -> Result<Event> {
+    pub fn event(&mut self) -> Result<Event> {
         let mut line = Vec::new();
-        if self.body.read_until(b'\n', &mut line).context("waiting for an event")? == 0 {
-            bail!("the watch ended");
+        while !self.read_line(&mut line)? {
+            line.clear();
+            let version = self.version.as_ref().context("the watch ended before anything was seen")?;
+            self.body = self.access.open(&format!("{}&resourceVersion={version}", self.path))?;
         }
         let at = Instant::now();
         let mut event: Value = serde_json::from_slice(&line).context("reading an event")?;
@@ -207,13 +252,25 @@ impl Watch {
         if kind == "ERROR" {
             bail!("the watch ended: {}", event["object"]);
         }
-        Ok(Event { at, kind, object: event["object"].take() })
+        let object = event["object"].take();
+        self.version = object["metadata"]["resourceVersion"].as_str().map(str::to_owned).or(self.version.take());
+        Ok(Event { at, kind, object })
+    }
+
+    /// Whether there was a whole line, before the server ended the watch.
+    fn read_line(&mut self, line: &mut Vec<u8>) -> Result<bool> {
+        match self.body.read_until(b'\n', line) {
+            Ok(0) => Ok(false),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error).context("waiting for an event"),
+        }
     }
 
     /// Blocks until `wanted` is true of a change; tells when that was.
     pub fn wait_for(&mut self, mut wanted: impl FnMut(&Event) -> bool) -> Result<Instant> {
         loop {
-            let event = self.next()?;
+            let event = self.event()?;
             if wanted(&event) {
                 return Ok(event.at);
             }
@@ -269,10 +326,22 @@ mod tests {
     }
 
     #[test]
+    fn the_server_is_found_in_the_kubeconfig() {
+        for text in ["- cluster:\n    server: https://192.0.2.11:6443\n", r#"{"server": "https://192.0.2.11:6443"}"#] {
+            assert_eq!(server(text), Some("192.0.2.11:6443"));
+        }
+        assert_eq!(server("clusters: []"), None);
+    }
+
+    #[test]
     fn credentials_are_found_in_the_kubeconfig() {
         for text in ["users:\n- user:\n    client-key-data: aGVsbG8=\n", r#"{"client-key-data": "aGVsbG8="}"#] {
-            assert_eq!(embedded(text, "client-key-data").unwrap(), b"hello");
-            assert!(embedded(text, "client-certificate-data").is_err());
+            assert_eq!(kept(text, "client-key").unwrap(), b"hello");
+            assert!(kept(text, "client-certificate").is_err());
         }
+        let file = std::env::current_exe().unwrap();
+        let text = format!("{{\"client-key\": \"{}\", \"client-certificate\": \"/no/such\"}}", file.display());
+        assert_eq!(kept(&text, "client-key").unwrap(), std::fs::read(&file).unwrap());
+        assert!(kept(&text, "client-certificate").is_err());
     }
 }
