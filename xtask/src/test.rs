@@ -64,6 +64,7 @@ const STEPS: &[Step] = &[
     cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast"]),
     cargo("the binary", &["build", "--package", "coracle"]),
     in_lab("stories that hold", &["stories", "--ledger"]),
+    in_lab("conformance, a slice", &["conformance", "--quick"]),
     in_lab("every kubectl", &["stories", "--every-kubectl", "s01", "s03"]),
     in_lab("cgroup v2 alone", &["stories", "--vm", "s01", "s02"]),
     in_lab("power cuts", &["pull-plug"]),

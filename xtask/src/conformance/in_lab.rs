@@ -312,7 +312,8 @@ impl Run {
         self.workers.values().for_each(Worker::kill);
         for running in lost {
             let took = self.office.begun.elapsed().saturating_sub(running.since);
-            let outcome = self.outcome(running.task, State::Failed, took, message::one_line(why));
+            let told = format!("the cluster broke while it ran: {}", why.lines().next().unwrap_or_default());
+            let outcome = self.outcome(running.task, State::Failed, took, told);
             self.ledger.add(&outcome)?;
             self.live.done(&outcome);
         }

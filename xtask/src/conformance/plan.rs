@@ -40,7 +40,11 @@ impl Plan {
 
     /// The results of this run, as they come.
     pub fn results(&self) -> PathBuf {
-        self.dir.join("run.jsonl")
+        Self::results_in(&self.dir)
+    }
+
+    pub fn results_in(dir: &Path) -> PathBuf {
+        dir.join("run.jsonl")
     }
 
     /// What went wrong with the cluster while it ran.

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{PipeWriter, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -32,7 +33,8 @@ pub struct InitArguments {
 
 pub fn run_init(arguments: &InitArguments) -> Result<ExitCode> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("tying the lab to its tool")?;
-    let mut tool = inherited_pipe()?;
+    // stays open when this fails: the tool kills what is left as soon as it closes, and the reason is still to be told
+    let mut tool = ManuallyDrop::new(inherited_pipe()?);
     let plan = Plan::read(&arguments.dir)?;
     let _registered = state::join(&plan.dir())?;
     make(&plan)?;
@@ -42,7 +44,7 @@ pub fn run_init(arguments: &InitArguments) -> Result<ExitCode> {
         let_go_of_terminal()?;
     }
     tool.write_all(&[COMMAND_ENDED, status]).context("telling the tool the command's status")?;
-    drop(tool);
+    drop(ManuallyDrop::into_inner(tool));
     // not kept: the tool kills this process now; kept: somebody will, some day
     loop {
         match wait() {
