@@ -12,6 +12,7 @@ mod identity;
 mod images;
 mod instance;
 mod node;
+mod parts;
 mod run;
 mod settings;
 mod status;

@@ -18,6 +18,7 @@ use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 
 use crate::instance::Traces;
+use crate::parts::Part;
 use crate::settings::{Machine, PREFIX};
 
 /// The protocol's own port.
@@ -48,7 +49,8 @@ pub struct Clients {
 
 /// A node that runs.
 pub struct Node {
-    pub kubelet: Kubelet,
+    /// None where another program is the node agent.
+    kubelet: Option<Kubelet>,
     /// Whether names are answered.
     pub answering: watch::Receiver<bool>,
 }
@@ -56,16 +58,24 @@ pub struct Node {
 impl Node {
     /// Returns when pods can be started and names are answered.
     pub async fn ready(&mut self) -> Result<()> {
-        self.kubelet.ready.wait_for(|ready| *ready).await.context("the node agent ended")?;
+        if let Some(kubelet) = &mut self.kubelet {
+            kubelet.ready.wait_for(|ready| *ready).await.context("the node agent ended")?;
+        }
         self.answering.wait_for(|answering| *answering).await.context("names are not answered")?;
         Ok(())
+    }
+
+    /// Where the node API listens; none where another program is the node agent.
+    pub fn port(&self) -> Option<u16> {
+        self.kubelet.as_ref().map(|kubelet| kubelet.port)
     }
 }
 
 /// What a node stands on before it talks to anybody.
 pub struct Ground {
     network: Network,
-    runtime: Runtime,
+    /// None where another program is the node agent.
+    runtime: Option<Runtime>,
 }
 
 impl Ground {
@@ -73,13 +83,16 @@ impl Ground {
     pub async fn open(machine: &Machine, membership: &Membership, clock: &Clock, tasks: &Tasks) -> Result<Self> {
         let pods = phase::blocking("pod network", || Pods::open(pod_network(machine, membership)));
         let network = Network::new(pods.context("cannot set up the pod network")?);
+        if machine.without.has(Part::Kubelet) {
+            return Ok(Ground { runtime: None, network });
+        }
         let options = runtime_options(machine, Arc::new(network.clone()), clock, tasks);
         let runtime = phase::of("container runtime", Runtime::open(options)).await;
-        Ok(Ground { runtime: runtime.context("cannot open the container runtime")?, network })
+        Ok(Ground { runtime: Some(runtime.context("cannot open the container runtime")?), network })
     }
 }
 
-/// Starts everything; returns when the node is registered.
+/// Starts everything that is not left out; returns when the node is registered.
 pub async fn start(
     Ground { network, runtime }: Ground,
     machine: &Machine,
@@ -91,10 +104,11 @@ pub async fn start(
 ) -> Result<Node> {
     let answering = start_dns(machine, membership, clients.dns, clock, tasks);
     let network_ready = network.has_range();
+    Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
     start_network(machine, membership, network, clients.proxy, clock, tasks);
+    let Some(runtime) = runtime else { return Ok(Node { kubelet: None, answering }) };
     let addresses = vec![machine.address];
     let dir = machine.data_dir.join("kubelet");
-    Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
     let mut config = kubelet::Config::new(
         &machine.name,
         addresses,
@@ -112,7 +126,7 @@ pub async fn start(
     config.network_ready = Some(network_ready);
     config.eviction_hard.clone_from(&machine.eviction_hard);
     let kubelet = phase::of("node agent", kubelet::run(config)).await.context("cannot start the node agent")?;
-    Ok(Node { kubelet, answering })
+    Ok(Node { kubelet: Some(kubelet), answering })
 }
 
 /// Where container logs are, as everywhere.
@@ -209,6 +223,9 @@ fn start_network(
             tracing::error!(%error, "routes to other nodes are not kept");
         }
     });
+    if machine.without.has(Part::Proxy) {
+        return;
+    }
     tasks.spawn("proxy", async move {
         if let Err(error) = net::proxy::run(informers, proxy).await {
             tracing::error!(%error, "services are not kept");

@@ -9,6 +9,7 @@ use kubelet::node::thresholds::Thresholds;
 use runtime::image::{Mirror, Registries};
 
 use crate::arguments::{ControlPlaneArguments, NodeArguments};
+use crate::parts::{Part, Without};
 
 /// The device names and nftables tables of this machine's instance start with it.
 pub const PREFIX: &str = "coracle";
@@ -37,6 +38,7 @@ pub struct Machine {
     pub cgroup_parent: String,
     pub registries: Registries,
     pub eviction_hard: Thresholds,
+    pub without: Without,
 }
 
 impl Cluster {
@@ -80,7 +82,8 @@ impl Cluster {
 }
 
 impl Machine {
-    pub fn new(arguments: &NodeArguments) -> Result<Self> {
+    /// `parts` are those that the command has, and that can therefore be left out.
+    pub fn new(arguments: &NodeArguments, parts: &[Part]) -> Result<Self> {
         let name = match &arguments.node_name {
             Some(name) => name.clone(),
             None => host_name()?.to_lowercase(),
@@ -99,6 +102,7 @@ impl Machine {
             cgroup_parent: arguments.cgroup_parent.clone(),
             registries: registries(&arguments.registry_mirror)?,
             eviction_hard: arguments.eviction_hard.clone(),
+            without: Without::read(&arguments.without, parts)?,
         })
     }
 }
