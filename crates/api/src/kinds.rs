@@ -47,13 +47,36 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("coordination.k8s.io", "Lease") => Arc::new(small::Lease),
         ("scheduling.k8s.io", "PriorityClass") => Arc::new(small::PriorityClass),
         ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(small::CertificateSigningRequest),
-        ("networking.k8s.io", "ServiceCIDR" | "IPAddress") => Arc::new(small::Plain),
+        ("networking.k8s.io", "ServiceCIDR") => Arc::new(small::ServiceCidr),
+        ("networking.k8s.io", "IPAddress") => Arc::new(small::IpAddress),
+        ("node.k8s.io", "RuntimeClass") => Arc::new(small::RuntimeClass),
+        ("", "PersistentVolume" | "PersistentVolumeClaim") => Arc::new(small::Claimed),
         (RBAC, "Role") => Arc::new(rbac::Role),
         (RBAC, "ClusterRole") => Arc::new(rbac::ClusterRole),
         (RBAC, "RoleBinding" | "ClusterRoleBinding") => Arc::new(rbac::Binding),
+        _ if STATUS_ALONE.contains(&(group, kind)) => Arc::new(small::StatusAlone),
         _ => Arc::new(DefaultStrategy),
     }
 }
+
+/// Kinds of the default strategy whose `status` writers may not touch metadata.
+const STATUS_ALONE: [(&str, &str); 15] = [
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("certificates.k8s.io", "PodCertificateRequest"),
+    ("internal.apiserver.k8s.io", "StorageVersion"),
+    ("lifecycle.k8s.io", "Eviction"),
+    ("lifecycle.k8s.io", "EvictionRequest"),
+    ("resource.k8s.io", "DeviceTaintRule"),
+    ("resource.k8s.io", "ResourceClaim"),
+    ("resource.k8s.io", "ResourcePoolStatusRequest"),
+    ("scheduling.k8s.io", "CompositePodGroup"),
+    ("scheduling.k8s.io", "PodGroup"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "VolumeAttachment"),
+    ("storagemigration.k8s.io", "StorageVersionMigration"),
+];
 
 /// The printer columns of a built-in kind.
 pub fn columns(group: &str, kind: &str) -> Vec<Column> {

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 pub mod defaults;
 mod parse;
+pub mod prune;
 
 pub use parse::{builtin, builtin_by_go_name, models};
 

@@ -158,28 +158,43 @@ pub struct DefaultStrategy;
 
 impl Strategy for DefaultStrategy {}
 
-/// An update through `status` may only change `status`; any other may not.
+/// An update through `status` changes the status and may touch labels, annotations, finalizers and owners; any other may not
+/// change the status. Most kinds are like that.
 pub fn keep_other_half(request: &Request, new: &mut Object, old: &Object) {
     if request.subresource != "status" {
-        match old.0.get("status") {
-            Some(status) => new.0.insert("status".into(), status.clone()),
-            None => new.0.remove("status"),
-        };
+        put_back(new, old, "status");
         return;
     }
-    let status = new.0.remove("status");
-    let metadata = new.0.remove("metadata");
+    let (status, metadata) = (new.0.remove("status"), new.0.remove("metadata"));
     *new = old.clone();
-    match status {
-        Some(status) => new.0.insert("status".into(), status),
-        None => new.0.remove("status"),
+    for (part, value) in [("status", status), ("metadata", metadata)] {
+        match value {
+            Some(value) => new.0.insert(part.into(), value),
+            None => new.0.remove(part),
+        };
+    }
+}
+
+/// As [`keep_other_half`], for the kinds whose status writers may touch nothing but the status.
+pub fn keep_all_but_status(request: &Request, new: &mut Object, old: &Object) {
+    keep_other_half(request, new, old);
+    if request.subresource == "status" {
+        for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+            keep_metadata(new, old, field);
+        }
+    }
+}
+
+/// Puts back one field of the metadata.
+pub fn keep_metadata(new: &mut Object, old: &Object, field: &str) {
+    new.set_meta(field, old.get(&["metadata", field]).cloned().unwrap_or(serde_json::Value::Null));
+}
+
+fn put_back(new: &mut Object, old: &Object, part: &str) {
+    match old.0.get(part) {
+        Some(value) => new.0.insert(part.into(), value.clone()),
+        None => new.0.remove(part),
     };
-    if let Some(version) = metadata.as_ref().and_then(|metadata| metadata.get("resourceVersion")) {
-        new.set_meta("resourceVersion", version.clone());
-    }
-    if let Some(managed) = metadata.as_ref().and_then(|metadata| metadata.get("managedFields")) {
-        new.set_meta("managedFields", managed.clone());
-    }
 }
 
 /// What is wrong with a DNS subdomain name; a prefix for generated names may end in a dash.
@@ -190,4 +205,37 @@ pub fn dns_subdomain(name: &str, prefix: bool) -> Vec<String> {
         name.to_string()
     };
     meta::name::dns1123_subdomain(&trimmed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn written_through_status(keep: fn(&Request, &mut Object, &Object)) -> serde_json::Value {
+        let old = json!({"metadata": {"name": "o", "labels": {"a": "1"}}, "spec": {"x": 1}, "status": {"y": 1}});
+        let new = json!({"metadata": {"name": "o", "labels": {"a": "2"}, "annotations": {"b": "3"}}, "spec": {"x": 2}, "status": {"y": 2}});
+        let [old, mut new] = [old, new].map(|value| Object::from_value(value).unwrap());
+        let request = Request {
+            subresource: "status".into(),
+            user: Requester::default(),
+            now: Timestamp::UNIX_EPOCH,
+            dry_run: false,
+        };
+        keep(&request, &mut new, &old);
+        new.into_value()
+    }
+
+    #[test]
+    fn a_status_write_may_touch_metadata_but_not_the_spec() {
+        let expected = json!({"metadata": {"name": "o", "labels": {"a": "2"}, "annotations": {"b": "3"}}, "spec": {"x": 1}, "status": {"y": 2}});
+        assert_eq!(written_through_status(keep_other_half), expected);
+    }
+
+    #[test]
+    fn of_some_kinds_a_status_write_touches_the_status_alone() {
+        let expected = json!({"metadata": {"name": "o", "labels": {"a": "1"}}, "spec": {"x": 1}, "status": {"y": 2}});
+        assert_eq!(written_through_status(keep_all_but_status), expected);
+    }
 }

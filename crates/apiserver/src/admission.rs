@@ -10,6 +10,7 @@
 //! | [`node_restriction`] | a node agent touches only what is its own |
 //! | [`taint_nodes`] | a new node takes no pods before it is ready |
 //! | [`priority`] | resolves priority classes |
+//! | [`runtime_class`] | adds a runtime's overhead and its nodes |
 //! | [`tolerations`] | pods stay five minutes on a node that is lost |
 //! | [`certificates`] | who may approve and sign certificate requests |
 //! | [`rbac_escalation`] | nobody grants what they do not have |
@@ -19,6 +20,7 @@ pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
 pub mod rbac_escalation;
+pub mod runtime_class;
 pub mod service_account;
 pub mod taint_nodes;
 pub mod tolerations;
@@ -115,6 +117,7 @@ impl Default for Admission {
             Box::new(node_restriction::NodeRestriction),
             Box::new(taint_nodes::TaintNodes),
             Box::new(priority::Priority),
+            Box::new(runtime_class::RuntimeClass),
             Box::new(tolerations::DefaultTolerations),
             Box::new(certificates::Certificates),
             Box::new(rbac_escalation::RbacEscalation),

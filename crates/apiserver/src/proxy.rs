@@ -7,10 +7,11 @@
 //! ```
 //!
 //! The framing inside an upgraded connection (SPDY, WebSocket, tunnelled port-forward) is between client and node agent;
-//! nothing of it is understood here. Deliberately not done: rewriting links in proxied pages.
+//! nothing of it is understood here. Absolute links of proxied pages lead back through the proxy (`links`).
 
 pub mod forward;
 pub mod kubelet;
+pub mod links;
 pub mod logs;
 pub mod target;
 pub mod transport;

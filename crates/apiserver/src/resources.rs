@@ -19,6 +19,7 @@ use crate::encode::{status, watch_stream};
 use crate::http::{Response, answer};
 use crate::negotiate::{self, Offer};
 use crate::options;
+use crate::proxy::links::Links;
 use crate::registry::{Outcome, Target};
 use crate::request_info::RequestInfo;
 
@@ -166,8 +167,14 @@ async fn proxied(front: &Front, call: &mut Call, info: &RequestInfo) -> Result<R
     }
     let backend = front.proxy.target(&info.resource, &info.namespace, &info.name).await?;
     let query = call.received.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let path = format!("/{}{query}", raw_rest(call.received.parts.uri.path(), info));
-    front.proxy.forward(&mut call.received, &backend, &path).await
+    let asked = call.received.parts.uri.path();
+    let rest = raw_rest(asked, info);
+    let path = format!("/{rest}{query}");
+    let prefix = asked.strip_suffix(rest).unwrap_or(asked).trim_end_matches('/').to_owned();
+    let asked_host = call.received.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let asked_host = asked_host.or(call.received.parts.uri.authority().map(|authority| authority.as_str()));
+    let links = Links { prefix, page_host: backend.authority(), asked_host: asked_host.unwrap_or_default().to_owned() };
+    front.proxy.forward(&mut call.received, &backend, &path, Some(&links)).await
 }
 
 /// Relative links of a proxied page only work below a path that ends in a slash.

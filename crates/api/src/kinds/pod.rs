@@ -7,7 +7,7 @@ use super::pod_rules;
 use super::rules::{self, Errors};
 use super::tree::{Read, empty};
 use super::{pod_defaults, qos};
-use crate::strategy::{Request, Strategy, keep_other_half};
+use crate::strategy::{Request, Strategy, keep_metadata, keep_other_half};
 
 pub struct Pod;
 
@@ -41,6 +41,7 @@ impl Strategy for Pod {
     fn before_update(&self, request: &Request, new: &mut Object, old: &Object) {
         keep_other_half(request, new, old);
         if request.subresource == "status" {
+            keep_metadata(new, old, "ownerReferences");
             // The quality of service follows from the spec and never changes.
             let class = old.str_at(&["status", "qosClass"]).to_string();
             if !class.is_empty() {

@@ -1,5 +1,7 @@
 //! Service: a stable address for the pods its selector finds, with addresses and ports taken from the cluster's ranges.
 
+mod leftover;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -83,6 +85,7 @@ impl Strategy for Service {
     fn before_update(&self, request: &Request, new: &mut Object, old: &Object) {
         keep_other_half(request, new, old);
         if request.subresource != "status" {
+            leftover::drop_of_old_type(new, old);
             keep_allocations(new, old);
             sync_cluster_ips(new, Some(old));
         }

@@ -8,19 +8,105 @@ use super::rules::{self, Errors};
 use super::tree::{Read, Write};
 use super::workload_columns::{integer, string};
 use crate::columns::{Column, age_column, name_column};
-use crate::strategy::{Request, Strategy, keep_other_half};
+use crate::strategy::{Request, Strategy, keep_all_but_status, keep_other_half};
 
 pub struct ServiceAccount;
 pub struct Lease;
 pub struct PriorityClass;
 pub struct CertificateSigningRequest;
-/// A kind that something here acts on and that has no rules beyond its schema.
-pub struct Plain;
+pub struct ServiceCidr;
+pub struct IpAddress;
+pub struct RuntimeClass;
+/// A volume or a claim for one: it waits from the start.
+pub struct Claimed;
+/// A kind that nothing is special about, but that its status writers may not touch its metadata.
+pub struct StatusAlone;
 
 /// The largest value a user's priority class may have.
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 
-impl Strategy for Plain {
+impl Strategy for StatusAlone {
+    fn before_update(&self, request: &Request, new: &mut Object, old: &Object) {
+        keep_all_but_status(request, new, old);
+    }
+}
+
+impl Strategy for Claimed {
+    fn before_create(&self, _: &Request, new: &mut Object) {
+        new.set(&["status"], json!({"phase": "Pending"}));
+    }
+}
+
+impl Strategy for RuntimeClass {
+    fn validate_create(&self, new: &Object) -> Vec<FieldError> {
+        let (mut errors, path, handler) = (Errors::new(), FieldPath::new("handler"), new.str_at(&["handler"]));
+        rules::each_invalid(&mut errors, &path, handler, meta::name::dns1123_label(handler));
+        errors
+    }
+
+    fn validate_update(&self, _: &Request, new: &Object, old: &Object) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        rules::immutable(&mut errors, new.get(&["handler"]), old.get(&["handler"]), &FieldPath::new("handler"));
+        errors
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    fn acted_upon(&self) -> bool {
+        true
+    }
+}
+
+impl Strategy for ServiceCidr {
+    fn before_update(&self, request: &Request, new: &mut Object, old: &Object) {
+        keep_all_but_status(request, new, old);
+    }
+
+    fn acted_upon(&self) -> bool {
+        true
+    }
+}
+
+impl Strategy for IpAddress {
+    /// The name is the address, in the one way to write it.
+    fn validate_name(&self, name: &str, _prefix: bool) -> Vec<String> {
+        match name.parse::<std::net::IpAddr>() {
+            Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
+            Ok(address) if address.to_string() != name => vec![format!("must be in canonical form (\"{address}\")")],
+            Ok(_) => Vec::new(),
+        }
+    }
+
+    fn validate_create(&self, new: &Object) -> Vec<FieldError> {
+        let (mut errors, path) = (Errors::new(), FieldPath::new("spec").child("parentRef"));
+        let Some(parent) = new.get(&["spec", "parentRef"]) else { return vec![FieldError::required(&path, "")] };
+        let group = parent.text("group");
+        if !group.is_empty() {
+            rules::each_invalid(&mut errors, &path.child("group"), group, meta::name::dns1123_subdomain(group));
+        }
+        for field in ["resource", "name"] {
+            rules::required(&mut errors, parent, &path, field);
+        }
+        for field in ["resource", "name", "namespace"] {
+            let text = parent.text(field);
+            rules::each_invalid(&mut errors, &path.child(field), text, meta::name::path_segment(text));
+        }
+        errors
+    }
+
+    fn validate_update(&self, _: &Request, new: &Object, old: &Object) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let (path, field) = (FieldPath::new("spec").child("parentRef"), ["spec", "parentRef"]);
+        rules::immutable(&mut errors, new.get(&field), old.get(&field), &path);
+        errors
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+
     fn acted_upon(&self) -> bool {
         true
     }
@@ -135,7 +221,9 @@ impl Strategy for CertificateSigningRequest {
         if request.subresource == "approval" {
             let conditions = new.get(&["status", "conditions"]).cloned();
             let certificate = old.get(&["status", "certificate"]).cloned();
+            let metadata = new.get(&["metadata"]).cloned().unwrap_or_default();
             *new = old.clone();
+            new.set(&["metadata"], metadata);
             let mut status = json!({});
             if let Some(certificate) = certificate {
                 status.put("certificate", certificate);

@@ -7,7 +7,7 @@ use super::pod_defaults;
 use super::pod_rules;
 use super::rules::{self, Errors};
 use super::tree::{Read, Write, empty};
-use crate::strategy::{Request, Strategy};
+use crate::strategy::{Request, Strategy, keep_metadata, keep_other_half};
 
 pub struct Deployment;
 pub struct ReplicaSet;
@@ -82,6 +82,13 @@ impl Strategy for Deployment {
         new.set_default(&["spec", "revisionHistoryLimit"], 10);
         new.set_default(&["spec", "progressDeadlineSeconds"], 600);
         template_defaults(new);
+    }
+
+    fn before_update(&self, request: &Request, new: &mut Object, old: &Object) {
+        keep_other_half(request, new, old);
+        if request.subresource == "status" {
+            keep_metadata(new, old, "labels");
+        }
     }
 
     fn generation_moves(&self, new: &Object, old: &Object) -> bool {

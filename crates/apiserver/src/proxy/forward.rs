@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use base::Tasks;
+use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, BodyStream, Either, Empty};
 use hyper_util::rt::TokioIo;
 use meta::Status;
 
+use super::links::{self, Links};
 use super::transport::{Backend, ForwardedBody};
 use crate::http::body::StreamError;
 use crate::http::{Body, Received, Response};
@@ -45,19 +48,28 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Sends the request to `backend` as `path_and_query` and relays the answer; a `101` joins the two connections.
+    /// Sends the request to `backend` as `path_and_query` and relays the answer; a `101` joins the two connections. With
+    /// `links`, what the answer links to is led back through the proxy.
     pub async fn forward(
         &self,
         received: &mut Received,
         backend: &Backend,
         path_and_query: &str,
+        links: Option<&Links>,
     ) -> Result<Response, Status> {
         let upgrading = received.wants_upgrade();
         let client_side = received.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let request = outgoing(received, path_and_query, upgrading)?;
+        let mut request = outgoing(received, path_and_query, upgrading)?;
+        if links.is_some() && asks_for_page(request.headers()) {
+            // a page that shall be rewritten has to come readable
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
         let mut response = backend.send(request, &self.tasks).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(relay(response));
+            return match links {
+                Some(links) => relay_with_links(response, links).await,
+                None => Ok(relay(response)),
+            };
         }
         let Some(client_side) = client_side else {
             return Err(Status::bad_request("the connection cannot be upgraded"));
@@ -150,8 +162,46 @@ pub fn relay(response: http::Response<hyper::body::Incoming>) -> Response {
     Response::from_parts(parts, stream(body))
 }
 
+fn asks_for_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// As [`relay`], with a redirect and the links of a page led back through the proxy. What another server says about whose
+/// scripts may read it is not said in our name.
+async fn relay_with_links(response: http::Response<hyper::body::Incoming>, links: &Links) -> Result<Response, Status> {
+    let (mut parts, body) = response.into_parts();
+    let cors: Vec<HeaderName> =
+        parts.headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+    for name in HOP_BY_HOP.into_iter().chain(cors) {
+        parts.headers.remove(name);
+    }
+    links.rewrite_location(&mut parts.headers);
+    if !Links::concern(&parts.headers) {
+        return Ok(Response::from_parts(parts, stream(body)));
+    }
+    let mut rest = data(body);
+    let (mut chunks, mut length) = (Vec::new(), 0);
+    while let Some(chunk) = rest.next().await {
+        let chunk = chunk.map_err(|error| Status::internal(format!("error reading the proxied page: {error}")))?;
+        length += chunk.len();
+        chunks.push(chunk);
+        if length > links::PAGE_BYTES_MAX {
+            let read = futures::stream::iter(chunks.into_iter().map(Ok));
+            return Ok(Response::from_parts(parts, Body::Stream(read.chain(rest).boxed())));
+        }
+    }
+    let page = links.rewrite_page(&chunks.concat().into());
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
+    Ok(Response::from_parts(parts, Body::from(page)))
+}
+
 /// A body that is passed on as it comes.
 pub fn stream(body: hyper::body::Incoming) -> Body {
+    Body::Stream(data(body))
+}
+
+fn data(body: hyper::body::Incoming) -> BoxStream<'static, Result<Bytes, StreamError>> {
     let frames = BodyStream::new(body.map_err(|error| Box::new(error) as StreamError));
     let data = frames.filter_map(|frame| async move {
         match frame {
@@ -159,7 +209,7 @@ pub fn stream(body: hyper::body::Incoming) -> Body {
             Err(error) => Some(Err(error)),
         }
     });
-    Body::Stream(data.boxed())
+    data.boxed()
 }
 
 #[cfg(test)]

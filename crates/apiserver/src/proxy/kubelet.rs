@@ -26,7 +26,7 @@ impl Proxy {
             return Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())));
         }
         let agent = self.node_agent(node).await?;
-        self.forward(received, &agent, &path).await
+        self.forward(received, &agent, &path, None).await
     }
 }
 

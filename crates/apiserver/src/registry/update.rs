@@ -169,7 +169,7 @@ impl Registry {
         if !matches!(revision, Revision::Edit(_)) {
             row.strategy.before_update(&self.request(cx, target), new, old);
         }
-        if row.strategy.generation_moves(new, old) {
+        if target.subresource != "status" && row.strategy.generation_moves(new, old) {
             new.set_meta("generation", old.generation() + 1);
         }
         Ok(())

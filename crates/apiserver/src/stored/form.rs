@@ -22,7 +22,13 @@ pub fn convert(kind: &Kind, mut object: Object, api_version: &str) -> Result<Obj
     if object.gvk().is_none() {
         object.set_gvk(&kind.gvk());
     }
-    api::convert::convert(object, &in_version(kind, api_version)?)
+    let to = in_version(kind, api_version)?;
+    let mut object = api::convert::convert(object, &to)?;
+    if let Some(row) = row(&to) {
+        // What only the other version has, not even as an empty value.
+        api::schema::prune::prune(&row.schema, &mut object.0);
+    }
+    Ok(object)
 }
 
 fn in_version(kind: &Kind, api_version: &str) -> Result<GroupVersionKind, Status> {
