@@ -31,7 +31,7 @@ mod watch;
 mod worker;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -56,6 +56,9 @@ use times::Times;
 const NODES: usize = 2;
 /// How many clusters a run may break before it stops.
 const CLUSTERS_MAX: usize = 5;
+
+/// What upstream's own results are kept under.
+const UPSTREAM: &str = "upstream";
 
 #[derive(Args)]
 pub struct ConformanceArguments {
@@ -174,7 +177,7 @@ struct Side {
 
 impl Side {
     fn of(arguments: &ConformanceArguments) -> Result<Self> {
-        let mut name = String::from(if arguments.upstream { "upstream" } else { "coracle" });
+        let mut name = String::from(if arguments.upstream { UPSTREAM } else { "coracle" });
         if arguments.runtime == Runtime::Containerd {
             name.push_str("-containerd");
         }
@@ -185,7 +188,7 @@ impl Side {
     }
 
     fn latest(&self) -> PathBuf {
-        self.dir.join("latest.jsonl")
+        latest_in(&self.dir)
     }
 
     /// Two runs at once would write each other's results.
@@ -194,6 +197,10 @@ impl Side {
         let held = Flock::lock(file, FlockArg::LockExclusiveNonblock);
         held.map_err(|_| anyhow!("another run writes its results to {}; wait for its end", self.dir.display()))
     }
+}
+
+fn latest_in(dir: &Path) -> PathBuf {
+    dir.join("latest.jsonl")
 }
 
 fn choice(arguments: &ConformanceArguments, side: &Side, all: &[Spec]) -> Result<Choice> {
@@ -296,10 +303,7 @@ fn tell(side: &Side, plan: &Plan, outcomes: &[Outcome], before: &Latest, begun: 
             println!("\n{title}:\n{}", lines.join("\n"));
         }
     }
-    let times = Times::read(&Times::path())?;
-    if let (both @ 1.., here, there) = report::compared(outcomes, |name| times.of(name)) {
-        println!("\nspec time of the {both} that pass here and on upstream: {here:.0} s, upstream's {there:.0} s");
-    }
+    compare(side, outcomes)?;
     let troubles = fs::read_to_string(plan.troubles()).unwrap_or_default();
     if !troubles.is_empty() {
         println!("\n!!!! what went wrong beside the specs ({}):\n{troubles}", plan.troubles().display());
@@ -308,6 +312,21 @@ fn tell(side: &Side, plan: &Plan, outcomes: &[Outcome], before: &Latest, begun: 
     let summary = serde_json::json!({"sums": report::Sums::of(outcomes.iter()), "specs": outcomes});
     fs::write(side.dir.join("summary.json"), serde_json::to_vec(&summary)?).context("writing summary.json")?;
     println!("\nresults, JUnit and what failed specs printed: {}", side.dir.display());
+    Ok(())
+}
+
+/// The spec time of what passes here and on upstream: as it was on this machine, or else as the repository knows it.
+fn compare(side: &Side, outcomes: &[Outcome]) -> Result<()> {
+    let upstream = side.dir.with_file_name(UPSTREAM);
+    if side.dir == upstream {
+        return Ok(());
+    }
+    let here = results::read_latest(&latest_in(&upstream));
+    let times = Times::read(&Times::path())?;
+    let passed = |name: &str| here.get(name).filter(|there| there.state == State::Passed).map(|there| there.seconds);
+    if let (both @ 1.., here, there) = report::compared(outcomes, |name| passed(name).or_else(|| times.of(name))) {
+        println!("\nspec time of the {both} that pass here and on upstream: {here:.0} s, upstream's {there:.0} s");
+    }
     Ok(())
 }
 

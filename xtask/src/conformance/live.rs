@@ -70,13 +70,11 @@ impl Live {
                 format!("{} ({took} s)", short(&self.specs[running.task.spec].spec.name))
             })
             .collect();
+        let running = if running.is_empty() { "nothing yet".into() } else { running.join("; ") };
         let left = self.left(floor, now).as_secs().div_ceil(60);
         println!(
             "---- {} of {} done, {} failed, about {left} min left; running: {}",
-            self.ended,
-            self.total,
-            self.failed,
-            running.join("; ")
+            self.ended, self.total, self.failed, running
         );
     }
 

@@ -27,7 +27,10 @@ impl Sums {
                 State::Skipped => sums.skipped += 1,
             }
             sums.spec_s += outcome.seconds;
-            spans.push((outcome.ended_s - outcome.seconds, outcome.ended_s));
+            // a run in one go does not say when
+            if outcome.ended_s > 0.0 {
+                spans.push((outcome.ended_s - outcome.seconds, outcome.ended_s));
+            }
         }
         sums.wall_s = covered(spans);
         sums
@@ -55,7 +58,8 @@ pub fn table(run: &[Outcome]) -> String {
         format!("{:<18} {:>7} {:>7} {:>8} {:>9} {:>10}\n", "group", "passed", "failed", "skipped", "wall", "spec time");
     let mut line = |group: &str, sums: &Sums| {
         let Sums { passed, failed, skipped, wall_s, spec_s } = sums;
-        text.push_str(&format!("{group:<18} {passed:>7} {failed:>7} {skipped:>8} {wall_s:>7.0} s {spec_s:>8.0} s\n"));
+        let wall = if *wall_s > 0.0 { format!("{wall_s:.0} s") } else { "-".into() };
+        text.push_str(&format!("{group:<18} {passed:>7} {failed:>7} {skipped:>8} {wall:>9} {spec_s:>8.0} s\n"));
     };
     for (group, outcomes) in groups {
         line(group, &Sums::of(outcomes.into_iter()));
