@@ -67,6 +67,17 @@ pub trait PodNetwork: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The addresses of a sandbox, when what `join` made for it is still there; `NotFound` when it never joined.
+    async fn check(&self, sandbox: &SandboxNetwork) -> Result<PodAddresses, Error> {
+        Err(Error::unimplemented(&format!("check of sandbox {}", sandbox.id)))
+    }
+
+    /// Takes everything back from all sandboxes but these.
+    async fn keep(&self, ids: &[String]) -> Result<(), Error> {
+        let _ = ids;
+        Err(Error::unimplemented("keep"))
+    }
+
     /// Told which sandboxes exist after a restart, so that addresses in use are kept and others given back.
     async fn reconcile(&self, sandboxes: &[(SandboxNetwork, PodAddresses)]) -> Result<(), Error> {
         let _ = sandboxes;

@@ -11,8 +11,11 @@
 //! host ports and the masquerade of traffic that leaves the cluster). Every table and device name starts with the instance's
 //! prefix; each part's `remove` takes its own away, and [`cleanup`] all of them.
 //!
+//! Runtimes of others reach [`pod`] through [`cni`].
+//!
 //! Deliberately not here: which pods exist (the runtime calls [`pod`] through `cri::PodNetwork`), names (`dns`), HTTP (the gateway).
 
+pub mod cni;
 pub mod conntrack;
 pub mod ipam;
 pub mod link;

@@ -36,9 +36,9 @@ use table::PodTable;
 
 /// Every host end of a pair has this hardware address, so that pods can be told it beforehand.
 const HOST_MAC: Mac = [0xee; 6];
-const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
-const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
-const POD_DEVICE: &str = "eth0";
+pub(crate) const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+pub(crate) const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+pub(crate) const POD_DEVICE: &str = "eth0";
 /// Device names have at most 15 letters, eight of which tell pods apart.
 pub const PREFIX_LEN_MAX: usize = 7;
 
@@ -66,6 +66,9 @@ pub enum PodError {
     /// The prefix is longer than a device name allows.
     #[error("prefix {0:?} is longer than {PREFIX_LEN_MAX} letters")]
     Prefix(String),
+    /// Nothing was made for a sandbox of this id.
+    #[error("sandbox {0} has no network")]
+    Unknown(String),
     /// No address could be given.
     #[error(transparent)]
     Address(#[from] IpamError),
@@ -204,6 +207,24 @@ impl Pods {
             }
         }
         Ok(self.table.replace(self.ipam.records().map(|(_, record)| record))?)
+    }
+
+    /// The addresses of a sandbox, when what was made for it is still there.
+    pub fn check(&mut self, id: &str, namespace: &Path) -> Result<PodAddresses, PodError> {
+        let record = self.ipam.get(id).ok_or_else(|| PodError::Unknown(id.to_owned()))?;
+        let host = self.links.find(&self.device(id)).map_err(at("look for the pod's device"))?;
+        let inside =
+            netns::within(namespace, || Links::open(RouteOwner::Pods)?.find(POD_DEVICE)).and_then(|found| found);
+        if host.is_none() || inside.map_err(at("enter the pod's network namespace"))?.is_none() {
+            return Err(at("find the pod's device")(io::ErrorKind::NotFound.into()));
+        }
+        Ok(PodAddresses { ips: record.addresses.clone() })
+    }
+
+    /// Takes everything back from all sandboxes but these.
+    pub fn keep(&mut self, ids: &[String]) -> Result<(), PodError> {
+        let gone: Vec<String> = self.ipam.records().map(|(id, _)| id).filter(|id| !ids.contains(id)).cloned().collect();
+        gone.iter().try_for_each(|id| self.leave(id))
     }
 
     /// Deletes the table and all pods' devices; records stay, for they are files.

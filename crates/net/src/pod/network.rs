@@ -55,7 +55,10 @@ impl Network {
         let pods = self.pods.clone();
         let done = tokio::task::spawn_blocking(move || work(&mut pods.lock())).await;
         let result = done.map_err(|error| cri::Error::unknown(format!("pod network: {error}")))?;
-        result.map_err(|error| cri::Error::unknown(error.to_string()))
+        result.map_err(|error| match error {
+            PodError::Unknown(_) => cri::Error::not_found(error.to_string()),
+            _ => cri::Error::unknown(error.to_string()),
+        })
     }
 }
 
@@ -79,6 +82,16 @@ impl PodNetwork for Network {
 
     async fn ready(&self) -> Result<(), cri::Error> {
         self.work(|pods| pods.ready()).await
+    }
+
+    async fn check(&self, sandbox: &SandboxNetwork) -> Result<PodAddresses, cri::Error> {
+        let sandbox = sandbox.clone();
+        self.work(move |pods| pods.check(&sandbox.id, &sandbox.netns_path)).await
+    }
+
+    async fn keep(&self, ids: &[String]) -> Result<(), cri::Error> {
+        let ids = ids.to_vec();
+        self.work(move |pods| pods.keep(&ids)).await
     }
 
     async fn reconcile(&self, sandboxes: &[(SandboxNetwork, PodAddresses)]) -> Result<(), cri::Error> {
