@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base::{Clock, Tasks};
 use client::events::{Recorder, reference};
 use client::{Client, Informer, Lister};
-use cri::Cri;
+use cri::{Cri, Streaming};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use meta::Quantity;
 use tokio::sync::{Semaphore, watch};
@@ -19,6 +19,7 @@ use crate::environment::fields::Node;
 use crate::node::machine::Machine;
 use crate::pod::{self, Sort};
 use crate::references::References;
+use crate::server::far_streams::FarStreams;
 use crate::status_writer::StatusWriter;
 use crate::volumes::tokens::Tokens;
 
@@ -32,6 +33,8 @@ pub struct Agent {
     pub clock: Clock,
     pub tasks: Tasks,
     pub cri: Arc<dyn Cri>,
+    /// The byte streams of a runtime that has none in this process.
+    pub far_streams: FarStreams,
     pub recorder: Recorder,
     pub references: References,
     pub tokens: Tokens,
@@ -79,6 +82,11 @@ impl Agent {
     pub fn container_reference(&self, pod: &Pod, sort: Sort, container: &str) -> ObjectReference {
         let field_path = Some(format!("spec.{}{{{container}}}", sort.field()));
         ObjectReference { field_path, ..reference(pod) }
+    }
+
+    /// The runtime's byte streams, wherever it lives.
+    pub fn streaming(&self) -> &dyn Streaming {
+        self.cri.streaming().unwrap_or(&self.far_streams)
     }
 
     /// Runs a call that must not be broken off half-way to its end, even when the caller loses interest.

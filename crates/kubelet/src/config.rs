@@ -52,6 +52,8 @@ pub struct Config {
     pub network_ready: Option<watch::Receiver<bool>>,
     /// Containers that say nothing get the runtime's seccomp profile.
     pub seccomp_default: bool,
+    /// The runtime does not put full logs aside itself.
+    pub rotates_logs: bool,
     /// At which shortage the node says that it is under pressure.
     pub eviction_hard: Thresholds,
 }
@@ -86,6 +88,7 @@ impl Config {
             node_labels: Vec::new(),
             network_ready: None,
             seccomp_default: false,
+            rotates_logs: false,
             eviction_hard: Thresholds::default(),
         }
     }

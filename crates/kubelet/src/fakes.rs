@@ -87,6 +87,7 @@ impl FakeNode {
             config,
             client,
             clock,
+            far_streams: crate::server::far_streams::FarStreams::new(cri.clone(), tasks.child()),
             tasks: tasks.clone(),
             cri,
         });

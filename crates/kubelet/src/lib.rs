@@ -11,11 +11,11 @@
 //!
 //! The agent knows the API only through [`client::Client`] and any runtime only through [`cri::Cri`]. It keeps nothing on disk but
 //! pods' files: what it must know after a restart stands in the runtime's labels and in the API. Nothing polls: workers are woken by
-//! the API's and the runtime's events, by probes and by timers; only the machine itself is looked at every ten seconds.
+//! the API's and the runtime's events, by probes and by timers; only the machine itself is looked at every ten seconds, and a runtime
+//! that has no events every second (`relist.rs`).
 //!
 //! Not built yet, and refused by name where asked for: claims and CSI volumes, user namespaces, static pods, eviction under pressure,
-//! image garbage collection, rotating the logs of a runtime that does not do so itself, in-place resize, device plugins and resource
-//! claims, CPU and memory managers, node shutdown.
+//! image garbage collection, in-place resize, device plugins and resource claims, CPU and memory managers, node shutdown.
 
 pub mod agent;
 pub mod cgroups;
@@ -29,12 +29,14 @@ mod fakes;
 pub mod hooks;
 pub mod hosts_file;
 pub mod images;
+mod log_rotation;
 pub mod node;
 pub mod pod;
 pub mod pod_worker;
 pub mod pods;
 pub mod probes;
 pub mod references;
+mod relist;
 pub mod resources;
 pub mod runtime_view;
 pub mod security;
@@ -61,6 +63,7 @@ use agent::Agent;
 use cgroups::Cgroups;
 use node::machine::Machine;
 use references::References;
+use server::far_streams::FarStreams;
 use status_writer::StatusWriter;
 use volumes::tokens::Tokens;
 
@@ -103,6 +106,7 @@ pub async fn run(config: Config) -> Result<Kubelet, StartError> {
         tokens: Tokens::new(client.clone(), clock.clone()),
         statuses: StatusWriter::start(client.clone(), &tasks),
         cri: config.cri.clone(),
+        far_streams: FarStreams::new(config.cri.clone(), tasks.child()),
         pods: pods::informer(&client, &tasks, &config.node_name),
         services: services.lister(),
         runtime_events: watch::Sender::new(0),

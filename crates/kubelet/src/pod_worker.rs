@@ -161,7 +161,11 @@ impl PodWorker {
                 Ok(runtime) => runtime,
                 Err(error) => {
                     tracing::warn!(pod = %pod::full_name(&self.context.pod), %error, "cannot look at the pod, will retry");
-                    agent.clock.sleep(self.retry.next(agent.clock.instant())).await;
+                    // All workers are woken when a runtime that was away is back.
+                    tokio::select! {
+                        () = agent.clock.sleep(self.retry.next(agent.clock.instant())) => {}
+                        () = self.context.waker.woken() => {}
+                    }
                     continue;
                 }
             };

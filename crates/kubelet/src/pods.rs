@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use base::{Backoff, BackoffPolicy, Tasks};
 use client::{Change, Client, Informer, Typed, Watched};
+use cri::CriStream;
 use cri::v1::{
-    GetEventsRequest, ListPodSandboxRequest, RemovePodSandboxRequest, StopContainerRequest, StopPodSandboxRequest,
+    ContainerEventResponse, GetEventsRequest, ListPodSandboxRequest, RemovePodSandboxRequest, StopContainerRequest,
+    StopPodSandboxRequest, VersionRequest,
 };
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,12 +27,15 @@ use tokio::sync::watch;
 use crate::agent::Agent;
 use crate::pod;
 use crate::pod_worker::{Desired, PodWorker};
+use crate::relist;
 use crate::runtime_view::{self, LABEL_POD_UID};
 use crate::volumes;
 use crate::waker::Waker;
 
 /// How long the event stream of a runtime that went away is left alone.
-const RECONNECT: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(200), Duration::from_secs(30));
+const RECONNECT: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(200), Duration::from_secs(2));
+/// How long a worker that panicked is left alone.
+const BEGIN_ANEW: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(200), Duration::from_secs(30));
 /// Seconds that the containers of an unknown pod have.
 const ORPHAN_GRACE_SECONDS: i64 = 30;
 
@@ -104,7 +109,7 @@ impl Pods {
     /// Runs a worker to its end. One that panics is logged and begun anew from what is.
     async fn keep_running(self, uid: String, worker: PodWorker) {
         let mut worker = Some(worker);
-        let mut backoff = Backoff::new(RECONNECT);
+        let mut backoff = Backoff::new(BEGIN_ANEW);
         loop {
             let current = match worker.take() {
                 Some(worker) => worker,
@@ -126,26 +131,59 @@ impl Pods {
 
     /// Wakes workers by the runtime's events; after a gap in them, all.
     async fn follow_runtime(&self) {
+        let (cri, clock) = (&self.agent.cri, &self.agent.clock);
         let mut backoff = Backoff::new(RECONNECT);
         loop {
-            match self.agent.cri.get_container_events(GetEventsRequest {}).await {
-                Ok(mut events) => {
-                    self.workers.lock().values().for_each(|handle| handle.waker.wake());
-                    while let Some(Ok(event)) = events.next().await {
-                        self.agent.runtime_events.send_modify(|count| *count = count.wrapping_add(1));
-                        let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
-                        match metadata.and_then(|metadata| self.waker(&metadata.uid)) {
-                            Some(waker) => waker.wake(),
-                            // An event that does not say whose it is may be anybody's.
-                            None => self.workers.lock().values().for_each(|handle| handle.waker.wake()),
-                        }
-                    }
-                    tracing::debug!("the runtime's event stream ended");
+            let mut opening = cri.get_container_events(GetEventsRequest {});
+            // A far runtime answers this call with its first event, which may be long in coming: that it is there is known
+            // before that by any other call.
+            let opened = tokio::select! {
+                biased;
+                opened = &mut opening => Some(opened),
+                answer = cri.version(VersionRequest::default()) => answer.err().map(Err),
+            };
+            let opened = match opened {
+                Some(opened) => opened,
+                None => {
+                    self.wake_all();
+                    opening.await
                 }
-                Err(error) => tracing::warn!(%error, "the runtime gives no events, will retry"),
+            };
+            match opened {
+                Ok(events) => {
+                    self.wake_all();
+                    backoff.reset();
+                    self.hear(events).await;
+                    tracing::warn!("the runtime's event stream ended, will be opened again");
+                }
+                Err(error) if error.is_unimplemented() => relist::follow(&self.agent, |uid| self.told_of(uid)).await,
+                Err(error) if backoff.failures() == 0 => {
+                    tracing::warn!(%error, "the runtime gives no events, will retry")
+                }
+                Err(_) => {}
             }
-            self.agent.clock.sleep(backoff.next(self.agent.clock.instant())).await;
+            clock.sleep(backoff.next(clock.instant())).await;
         }
+    }
+
+    async fn hear(&self, mut events: CriStream<ContainerEventResponse>) {
+        while let Some(Ok(event)) = events.next().await {
+            let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
+            self.told_of(metadata.map(|metadata| metadata.uid).as_deref());
+        }
+    }
+
+    /// Something happened to a pod. What does not say whose it is may be anybody's.
+    fn told_of(&self, uid: Option<&str>) {
+        self.agent.runtime_events.send_modify(|count| *count = count.wrapping_add(1));
+        match uid.and_then(|uid| self.waker(uid)) {
+            Some(waker) => waker.wake(),
+            None => self.wake_all(),
+        }
+    }
+
+    fn wake_all(&self) {
+        self.workers.lock().values().for_each(|handle| handle.waker.wake());
     }
 
     fn waker(&self, uid: &str) -> Option<Waker> {

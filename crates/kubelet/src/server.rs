@@ -10,6 +10,7 @@
 pub mod auth;
 mod cadvisor;
 mod exposition;
+pub mod far_streams;
 pub mod log_format;
 pub mod logs;
 pub mod query;
@@ -47,6 +48,9 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const HEADERS_LIMIT: Duration = Duration::from_secs(30);
 /// How long accepting rests after it failed (no descriptors left, mostly).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// The header that names protocols when SPDY is spoken.
+const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 
 struct Server {
     agent: Arc<Agent>,

@@ -31,6 +31,8 @@ struct State {
     /// Images that a pull makes present.
     registry: HashMap<String, Program>,
     exec_fails: bool,
+    has_no_events: bool,
+    is_down: bool,
     /// What was done, in order.
     log: Vec<String>,
 }
@@ -39,12 +41,13 @@ struct State {
 pub struct FakeRuntime {
     clock: Clock,
     state: Arc<Mutex<State>>,
-    events: broadcast::Sender<String>,
+    events: Arc<Mutex<broadcast::Sender<String>>>,
 }
 
 impl FakeRuntime {
     pub fn new(clock: Clock) -> Self {
-        let runtime = FakeRuntime { clock, state: Arc::default(), events: broadcast::channel(1024).0 };
+        let runtime =
+            FakeRuntime { clock, state: Arc::default(), events: Arc::new(Mutex::new(broadcast::channel(1024).0)) };
         runtime.image("forever", Program::default());
         runtime
     }
@@ -61,6 +64,24 @@ impl FakeRuntime {
 
     pub fn fail_exec(&self, fails: bool) {
         self.state.lock().exec_fails = fails;
+    }
+
+    /// It forgets how to tell of events; who listens hears no more.
+    pub fn without_events(&self) {
+        self.state.lock().has_no_events = true;
+        *self.events.lock() = broadcast::channel(1).0;
+    }
+
+    /// It does not answer when asked how it is.
+    pub fn go_down(&self, down: bool) {
+        self.state.lock().is_down = down;
+    }
+
+    /// Where a container's log is said to be.
+    pub fn logs_to(&self, id: &str, path: &std::path::Path) {
+        if let Some((_, status)) = self.state.lock().containers.get_mut(id) {
+            status.log_path = path.display().to_string();
+        }
     }
 
     /// What was done since this was last asked.
@@ -98,7 +119,9 @@ impl FakeRuntime {
     }
 
     fn tell(&self, id: &str) {
-        drop(self.events.send(id.to_string()));
+        if !self.state.lock().has_no_events {
+            drop(self.events.lock().send(id.to_string()));
+        }
     }
 
     fn program(&self, id: &str) -> Program {
@@ -114,6 +137,21 @@ fn selected(selector: &HashMap<String, String>, labels: &HashMap<String, String>
 
 #[async_trait]
 impl Cri for FakeRuntime {
+    async fn version(&self, _: VersionRequest) -> Result<VersionResponse, Error> {
+        Ok(VersionResponse::default())
+    }
+
+    async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
+        match self.state.lock().is_down {
+            true => Err(Error::unavailable("down")),
+            false => Ok(StatusResponse::default()),
+        }
+    }
+
+    async fn list_images(&self, _: ListImagesRequest) -> Result<ListImagesResponse, Error> {
+        Ok(ListImagesResponse::default())
+    }
+
     async fn image_status(&self, request: ImageStatusRequest) -> Result<ImageStatusResponse, Error> {
         let name = request.image.unwrap_or_default().image;
         let known = self.state.lock().images.contains_key(&name);
@@ -175,8 +213,12 @@ impl Cri for FakeRuntime {
         let selector = request.filter.unwrap_or_default().label_selector;
         let state = self.state.lock();
         let found = state.sandboxes.values().filter(|sandbox| selected(&selector, &sandbox.labels));
-        let items =
-            found.map(|found| PodSandbox { id: found.id.clone(), labels: found.labels.clone(), ..Default::default() });
+        let items = found.map(|found| PodSandbox {
+            id: found.id.clone(),
+            labels: found.labels.clone(),
+            state: found.state,
+            ..Default::default()
+        });
         Ok(ListPodSandboxResponse { items: items.collect() })
     }
 
@@ -257,6 +299,8 @@ impl Cri for FakeRuntime {
         let listed = found.map(|(sandbox, status)| Container {
             id: status.id.clone(),
             pod_sandbox_id: sandbox.clone(),
+            labels: status.labels.clone(),
+            state: status.state,
             ..Container::default()
         });
         Ok(ListContainersResponse { containers: listed.collect() })
@@ -266,6 +310,13 @@ impl Cri for FakeRuntime {
         let found = self.state.lock().containers.get(&request.container_id).cloned();
         let (_, status) = found.ok_or_else(|| Error::not_found("container"))?;
         Ok(ContainerStatusResponse { status: Some(status), ..Default::default() })
+    }
+
+    async fn reopen_container_log(&self, _: ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse, Error> {
+        match self.state.lock().is_down {
+            true => Err(Error::unavailable("down")),
+            false => Ok(ReopenContainerLogResponse {}),
+        }
     }
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
@@ -286,7 +337,10 @@ impl Cri for FakeRuntime {
     }
 
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<CriStream<ContainerEventResponse>, Error> {
-        let (events, runtime) = (self.events.subscribe(), self.clone());
+        if self.state.lock().has_no_events {
+            return Err(Error::unimplemented("GetContainerEvents"));
+        }
+        let (events, runtime) = (self.events.lock().subscribe(), self.clone());
         let ids =
             futures::stream::unfold(
                 events,

@@ -1,4 +1,7 @@
 //! The node's status: written when it changed, and every five minutes in any case.
+//!
+//! A runtime that does not answer makes the node not ready only after a while: one that is being restarted takes no pod's place
+//! among a service's endpoints.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +9,8 @@ use std::time::Duration;
 
 use base::Timestamp;
 use client::{Patch, Typed};
-use cri::v1::{ListImagesRequest, StatusRequest};
+use cri::RuntimeConditionType;
+use cri::v1::{ListImagesRequest, RuntimeCondition, StatusRequest};
 use k8s_openapi::api::core::v1::{
     AttachedVolume, ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
     NodeSystemInfo,
@@ -19,6 +23,7 @@ use super::KUBELET_VERSION;
 use super::conditions::{self, Facts};
 use super::machine::{self, Machine};
 use crate::agent::Agent;
+use crate::log_rotation;
 
 /// How often the machine is looked at; a status that did not change is not written.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -26,6 +31,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const WRITE_EVERY: Duration = Duration::from_secs(300);
 /// While the node is not ready, and right after a failure, it is looked at this often.
 const LOOK_SOON: Duration = Duration::from_millis(250);
+/// How long a runtime that has answered may be silent before the node is not ready; upstream's limit.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long one answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// As many images as a node lists, the largest first.
 const IMAGES_MAX: usize = 50;
 const IMAGE_NAMES_MAX: usize = 5;
@@ -46,11 +55,13 @@ pub fn capacity(machine: &Machine, data_dir: &std::path::Path, max_pods: u32) ->
 /// Keeps the status true for ever; `ready` is told when the node first is, and whenever it turns.
 pub async fn run(agent: Arc<Agent>, port: u16, ready: watch::Sender<bool>) {
     let (mut written, mut written_at): (Option<NodeStatus>, Option<Timestamp>) = (None, None);
+    let mut heard = Heard::default();
     let mut network = agent.config.network_ready.clone();
     loop {
         let now = agent.clock.now();
         let old = written.as_ref().and_then(|status| status.conditions.clone());
-        let status = status(&agent, port, old.as_deref().unwrap_or_default(), now).await;
+        heard.ask(&agent, now).await;
+        let status = status(&agent, port, old.as_deref().unwrap_or_default(), now, &heard);
         let is_ready = is_ready(&status);
         let due = written_at.is_none_or(|at| now >= at + WRITE_EVERY);
         let mut wait = if is_ready { LOOK_EVERY } else { LOOK_SOON };
@@ -68,6 +79,10 @@ pub async fn run(agent: Arc<Agent>, port: u16, ready: watch::Sender<bool>) {
                     wait = LOOK_SOON;
                 }
             }
+        }
+        if agent.config.rotates_logs {
+            // What it did not get to is there at the next look.
+            drop(tokio::time::timeout(ANSWER_LIMIT, log_rotation::look(&agent)).await);
         }
         tokio::select! {
             () = agent.clock.sleep(wait) => {}
@@ -119,7 +134,7 @@ async fn write(agent: &Agent, status: &NodeStatus) -> Result<(), Status> {
     agent.client.patch_object(&Node::gvr(), &key, "status", patch).await.map(drop)
 }
 
-async fn status(agent: &Agent, port: u16, old: &[NodeCondition], now: Timestamp) -> NodeStatus {
+fn status(agent: &Agent, port: u16, old: &[NodeCondition], now: Timestamp, heard: &Heard) -> NodeStatus {
     let text = |map: &BTreeMap<String, Quantity>| {
         map.iter()
             .map(|(name, amount)| {
@@ -133,11 +148,11 @@ async fn status(agent: &Agent, port: u16, old: &[NodeCondition], now: Timestamp)
         addresses: Some(addresses.map(|(type_, address)| NodeAddress { type_: type_.to_string(), address }).collect()),
         capacity: Some(text(&agent.allocatable)),
         allocatable: Some(text(&agent.allocatable)),
-        conditions: Some(conditions::all(&facts(agent).await, &agent.config.eviction_hard, old, now)),
+        conditions: Some(conditions::all(&facts(agent, heard), &agent.config.eviction_hard, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
-        images: Some(images(agent).await),
+        images: Some(heard.images.clone()),
         node_info: Some(system_info(agent)),
         volumes_attached: None::<Vec<AttachedVolume>>,
         ..NodeStatus::default()
@@ -161,10 +176,10 @@ fn system_info(agent: &Agent) -> NodeSystemInfo {
     }
 }
 
-async fn facts(agent: &Agent) -> Facts {
+fn facts(agent: &Agent, heard: &Heard) -> Facts {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     Facts {
-        not_ready: not_ready(agent).await,
+        not_ready: heard.not_ready.clone(),
         memory_available_bytes: machine::meminfo(&meminfo, "MemAvailable").unsigned_abs(),
         memory_bytes: agent.machine.memory_bytes.unsigned_abs(),
         disk: machine::room(&agent.config.data_dir),
@@ -180,13 +195,50 @@ fn pids() -> (u64, u64) {
     (used.unwrap_or(0), most.unwrap_or(0))
 }
 
-async fn not_ready(agent: &Agent) -> Vec<String> {
-    let answer = match agent.cri.status(StatusRequest { verbose: false }).await {
-        Ok(answer) => answer,
-        Err(error) => return vec![format!("[container runtime is down: {error}]")],
+/// What the runtime said when it last answered.
+#[derive(Default)]
+struct Heard {
+    at: Option<Timestamp>,
+    not_ready: Vec<String>,
+    images: Vec<ContainerImage>,
+}
+
+impl Heard {
+    async fn ask(&mut self, agent: &Agent, now: Timestamp) {
+        let asking = agent.cri.status(StatusRequest { verbose: false });
+        let answer = tokio::time::timeout(ANSWER_LIMIT, asking).await;
+        let answer = answer.unwrap_or_else(|_| Err(cri::Error::deadline_exceeded("the runtime does not answer")));
+        match answer {
+            Ok(answer) => {
+                self.at = Some(now);
+                self.not_ready = not_ready(answer.status.unwrap_or_default().conditions);
+                if let Some(images) = images(agent).await {
+                    self.images = images;
+                }
+            }
+            Err(error) if self.at.is_some_and(|at| now < at + SILENCE_MAX) => {
+                tracing::warn!(%error, "the container runtime does not answer");
+            }
+            Err(error) => {
+                if self.not_ready != [RUNTIME_IS_DOWN] {
+                    tracing::error!(%error, "the container runtime is down: this node is not ready");
+                }
+                self.not_ready = vec![RUNTIME_IS_DOWN.to_string()];
+            }
+        }
+    }
+}
+
+const RUNTIME_IS_DOWN: &str = "container runtime is down";
+
+/// The conditions that count; runtimes have others of their own.
+fn not_ready(conditions: Vec<RuntimeCondition>) -> Vec<String> {
+    let counts = |condition: &RuntimeCondition| {
+        [RuntimeConditionType::RuntimeReady, RuntimeConditionType::NetworkReady]
+            .iter()
+            .any(|known| known.as_str() == condition.r#type)
     };
-    let conditions = answer.status.unwrap_or_default().conditions;
-    let wrong = conditions.into_iter().filter(|condition| !condition.status).map(|condition| {
+    let wrong = conditions.into_iter().filter(|condition| !condition.status && counts(condition)).map(|condition| {
         let what = if condition.r#type == "NetworkReady" { "container runtime network" } else { "container runtime" };
         format!(
             "{what} not ready: {}=false reason:{} message:{}",
@@ -196,13 +248,16 @@ async fn not_ready(agent: &Agent) -> Vec<String> {
     wrong.collect()
 }
 
-async fn images(agent: &Agent) -> Vec<ContainerImage> {
-    let mut listed = match agent.cri.list_images(ListImagesRequest::default()).await {
-        Ok(answer) => answer.images,
-        Err(error) => {
+/// The largest images; none when they are not known.
+async fn images(agent: &Agent) -> Option<Vec<ContainerImage>> {
+    let asking = tokio::time::timeout(ANSWER_LIMIT, agent.cri.list_images(ListImagesRequest::default()));
+    let mut listed = match asking.await {
+        Ok(Ok(answer)) => answer.images,
+        Ok(Err(error)) => {
             tracing::debug!(%error, "the runtime's images are not known");
-            return Vec::new();
+            return None;
         }
+        Err(_) => return None,
     };
     listed.sort_by(|one, other| (other.size, &one.id).cmp(&(one.size, &other.id)));
     listed.truncate(IMAGES_MAX);
@@ -213,5 +268,39 @@ async fn images(agent: &Agent) -> Vec<ContainerImage> {
     let shown = listed
         .iter()
         .map(|image| ContainerImage { names: Some(names(image)), size_bytes: i64::try_from(image.size).ok() });
-    shown.collect()
+    Some(shown.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::FakeNode;
+
+    #[test]
+    fn only_the_two_conditions_of_cri_count() {
+        let condition = |type_: &str, status| RuntimeCondition { r#type: type_.into(), status, ..Default::default() };
+        let said = [condition("RuntimeReady", true), condition("NetworkReady", false), condition("HasWarnings", false)];
+        assert_eq!(
+            not_ready(said.into()),
+            ["container runtime network not ready: NetworkReady=false reason: message:"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_may_be_silent_for_half_a_minute() {
+        let node = FakeNode::start().await;
+        let (mut heard, begun) = (Heard::default(), node.agent.clock.now());
+        node.runtime.go_down(true);
+        heard.ask(&node.agent, begun).await;
+        assert_eq!(heard.not_ready, ["container runtime is down"], "it never answered");
+        node.runtime.go_down(false);
+        heard.ask(&node.agent, begun).await;
+        assert!(heard.not_ready.is_empty());
+        node.runtime.go_down(true);
+        for (second, down) in [(29, false), (30, true)] {
+            heard.ask(&node.agent, begun + Duration::from_secs(second)).await;
+            assert_eq!(!heard.not_ready.is_empty(), down, "after {second} s");
+        }
+        node.tasks.shutdown().await;
+    }
 }

@@ -53,7 +53,8 @@ pub async fn relay(session: Session, client: ClientStreams) {
 
 async fn pump(from: Option<cri::streaming::Reader>, to: Option<Outlet>) {
     if let (Some(from), Some(to)) = (from, to) {
-        send_all(from, to).await;
+        // Why there was no more is told by the verdict.
+        drop(send_all(from, to).await);
     }
 }
 

@@ -5,9 +5,10 @@
 //!        ◀─ SYN_REPLY, data, FIN ─ Outlet (bounded queue, one writer task)
 //! ```
 //!
-//! Only what those clients use: the server never opens streams. Their library neither sends nor heeds WINDOW_UPDATE, so there is no
+//! Only what those clients use: the server never opens streams ([`client`] is the other side, as runtimes serve it). Their library neither sends nor heeds WINDOW_UPDATE, so there is no
 //! flow control beyond the bounded queues here and TCP below: a stream that is not read holds up its connection.
 
+pub mod client;
 pub mod dictionary;
 pub mod frame;
 
@@ -126,11 +127,19 @@ async fn write<S: AsyncWrite>(
     mut queue: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     let mut compressor = Compressor::new()?;
+    write_with(&mut writer, &mut queue, &mut compressor).await
+}
+
+async fn write_with<S: AsyncWrite>(
+    writer: &mut BufWriter<WriteHalf<S>>,
+    queue: &mut mpsc::Receiver<Outgoing>,
+    compressor: &mut Compressor,
+) -> io::Result<()> {
     while let Some(first) = queue.recv().await {
         let mut next = Some(first);
         while let Some(outgoing) = next {
             let bytes = match &outgoing {
-                Outgoing::Accept(stream) => frame::syn_reply(*stream, &mut compressor)?,
+                Outgoing::Accept(stream) => frame::syn_reply(*stream, compressor)?,
                 Outgoing::Data(stream, bytes) => {
                     writer.write_all(&frame::data_head(*stream, bytes.len(), false)).await?;
                     writer.write_all(bytes).await?;

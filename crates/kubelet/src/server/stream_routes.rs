@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::STREAM_PROTOCOL;
 use super::query::Query;
 use super::route::{Answer, text};
 use super::session::{ClientStreams, relay};
@@ -35,8 +36,6 @@ const HANG_UP_DELAY: Duration = Duration::from_millis(500);
 const SPDY_EXEC_PROTOCOLS: [&str; 4] =
     ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 const SPDY_FORWARD_PROTOCOL: &str = "portforward.k8s.io";
-/// The header that names protocols when SPDY is spoken.
-const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 
 /// What the client asks a container for.
 #[derive(Clone, Debug)]
@@ -71,9 +70,7 @@ impl Asked {
     }
 
     async fn open(&self, agent: &Agent) -> Result<Session, cri::Error> {
-        let Some(streaming) = agent.cri.streaming() else {
-            return Err(cri::Error::unimplemented("streaming (the runtime is in another process)"));
-        };
+        let streaming = agent.streaming();
         let container_id = self.container_id.clone();
         let (stdin, stdout, stderr, tty) = (self.stdin, self.stdout, self.stderr, self.tty);
         match &self.command {
@@ -325,32 +322,39 @@ where
 
 async fn forward_one(agent: &Agent, sandbox_id: &str, pod: &str, error: Accepted, data: Accepted) {
     let port = data.header("port").to_string();
-    let opened = match (port.parse::<u16>(), agent.cri.streaming()) {
-        (Ok(number), Some(streaming)) => streaming.open_port_forward(sandbox_id, number).await,
-        (Err(_), _) => Err(cri::Error::invalid(format!("invalid port {port:?}"))),
-        (_, None) => Err(cri::Error::unimplemented("streaming (the runtime is in another process)")),
+    let opened = match port.parse::<u16>() {
+        Ok(number) => agent.streaming().open_port_forward(sandbox_id, number).await,
+        Err(_) => Err(cri::Error::invalid(format!("invalid port {port:?}"))),
     };
-    match opened {
+    let why = match opened {
         Ok(connection) => {
             let (reader, writer) = tokio::io::split(connection);
             let sending = send_all(reader, data.outlet);
             let receiving = receive_all(data.inbound, writer);
             tokio::pin!(sending, receiving);
             // A program that hangs up is done. Clients up to 1.31 wait for us to hang up in turn, and we would for them.
-            tokio::select! {
-                () = &mut sending => tokio::select! {
-                    () = receiving => {}
-                    () = agent.clock.sleep(HANG_UP_DELAY) => {}
-                },
+            let sent = tokio::select! {
+                sent = &mut sending => {
+                    tokio::select! {
+                        () = receiving => {}
+                        () = agent.clock.sleep(HANG_UP_DELAY) => {}
+                    }
+                    sent
+                }
                 () = &mut receiving => sending.await,
-            }
+            };
+            let Err(broken) = sent else { return };
+            broken.to_string()
         }
-        Err(why) => {
-            let message = format!("error forwarding port {port} to pod {sandbox_id}, uid : {}", why.message());
-            tracing::debug!(pod, message, "port-forward failed");
-            error.outlet.send(message.into()).await;
-        }
-    }
+        Err(why) => why.message().to_string(),
+    };
+    // A runtime in another process says all of it itself.
+    let message = match why.starts_with("error forwarding port") {
+        true => why,
+        false => format!("error forwarding port {port} to pod {sandbox_id}, uid : {why}"),
+    };
+    tracing::debug!(pod, message, "port-forward failed");
+    error.outlet.send(message.into()).await;
 }
 
 #[cfg(test)]

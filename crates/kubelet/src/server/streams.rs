@@ -61,25 +61,26 @@ impl Drop for Outlet {
     }
 }
 
-/// Sends all that is read, then closes the stream.
-pub async fn send_all(mut from: impl tokio::io::AsyncRead + Unpin, outlet: Outlet) {
+/// Sends all that is read, then closes the stream. An error is why there was no more to read.
+pub async fn send_all(mut from: impl tokio::io::AsyncRead + Unpin, outlet: Outlet) -> std::io::Result<()> {
     use tokio::io::AsyncReadExt;
     let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
+    let ended = loop {
         match from.read(&mut buffer).await {
-            Ok(0) => break,
+            Ok(0) => break Ok(()),
             Ok(read) => {
                 if !outlet.send(Bytes::copy_from_slice(&buffer[..read])).await {
-                    return;
+                    return Ok(());
                 }
             }
             Err(error) => {
                 tracing::debug!(%error, "a stream broke off");
-                break;
+                break Err(error);
             }
         }
-    }
+    };
     outlet.close().await;
+    ended
 }
 
 /// Writes all that comes, then shuts the writer down.

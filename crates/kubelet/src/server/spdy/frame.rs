@@ -38,7 +38,7 @@ pub enum Frame {
         id: u32,
     },
     GoAway,
-    /// Settings, window updates, replies: of no consequence to a server that opens no streams.
+    /// Settings, window updates, replies: of no consequence here.
     Other,
 }
 
@@ -205,11 +205,11 @@ pub fn data_head(stream: u32, length: usize, fin: bool) -> [u8; 8] {
     [first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3]]
 }
 
-/// A stream as a client opens it, for tests.
-#[cfg(test)]
-pub fn syn_stream(stream: u32, headers: &[(&str, &str)], compressor: &mut Compressor) -> Vec<u8> {
+/// A stream as a client opens it; names of headers have to be in small letters.
+pub fn syn_stream(stream: u32, headers: &[(&str, &str)], compressor: &mut Compressor) -> io::Result<Vec<u8>> {
     let mut body = stream.to_be_bytes().to_vec();
+    // It belongs to no other stream and has no priority.
     body.extend([0; 6]);
-    body.extend(compressor.deflate(headers).unwrap());
-    control(1, 0, &body)
+    body.extend(compressor.deflate(headers)?);
+    Ok(control(1, 0, &body))
 }

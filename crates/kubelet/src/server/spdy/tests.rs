@@ -9,8 +9,8 @@ async fn streams_carry_headers_and_data_both_ways() {
     let (mut streams, connection) = serve(server);
     let connection = tokio::spawn(connection);
     let mut compressor = Compressor::new().unwrap();
-    let mut sent = frame::syn_stream(1, &[("streamtype", "stdin"), ("host", "x")], &mut compressor);
-    sent.extend(frame::syn_stream(3, &[("streamtype", "stdout")], &mut compressor));
+    let mut sent = frame::syn_stream(1, &[("streamtype", "stdin"), ("host", "x")], &mut compressor).unwrap();
+    sent.extend(frame::syn_stream(3, &[("streamtype", "stdout")], &mut compressor).unwrap());
     sent.extend(frame::data_head(1, 5, false));
     sent.extend(b"hello");
     sent.extend(frame::data_head(1, 0, true));
