@@ -62,6 +62,9 @@ pub struct ServerArguments {
     pub control_plane: ControlPlaneArguments,
     #[command(flatten)]
     pub node: NodeArguments,
+    /// Parts to leave out: scheduler, controllers.
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    pub without: Vec<String>,
 }
 
 #[derive(Args, Clone)]
@@ -102,13 +105,12 @@ pub struct NodeArguments {
     /// At which shortage the node says that it is under pressure, and takes no more pods.
     #[arg(long, value_name = "SIGNAL<AMOUNT,...", default_value = kubelet::node::thresholds::DEFAULT)]
     pub eviction_hard: Thresholds,
+    /// Run containers with another runtime that speaks CRI: `unix:///run/containerd/containerd.sock`. The one built in unless given.
+    #[arg(long, value_name = "URL")]
+    pub container_runtime_endpoint: Option<String>,
     /// The token that machines join with.
     #[arg(long, env = "CORACLE_TOKEN")]
     pub token: Option<String>,
-    /// Parts to leave out, for another program in their place: scheduler and controllers where there is a control plane, proxy and
-    /// kubelet where there is a node.
-    #[arg(long, value_delimiter = ',', value_name = "PART")]
-    pub without: Vec<String>,
 }
 
 #[derive(Args, Clone)]

@@ -69,6 +69,12 @@ pub struct Traces {
     pub own_addresses: Vec<IpAddr>,
     /// The folder of container logs, if it was ours to make.
     pub log_dir: Option<PathBuf>,
+    /// The socket of a runtime of others that has run containers.
+    #[serde(default)]
+    pub runtime_socket: Option<PathBuf>,
+    /// Made so that such a runtime finds the pod network; outermost first.
+    #[serde(default)]
+    pub cni_folders: Vec<PathBuf>,
 }
 
 const TRACES_FILE: &str = "traces.json";
@@ -84,7 +90,26 @@ impl Traces {
         if !log_dir.exists() {
             traces.log_dir = Some(log_dir.to_path_buf());
         }
-        write_private(&data_dir.join(TRACES_FILE), &serde_json::to_string(&traces)?)
+        traces.write(data_dir)
+    }
+
+    /// The same for a runtime of others and the folders that are made for it.
+    pub fn note_runtime(data_dir: &Path, socket: &Path, folders: Vec<PathBuf>) -> Result<()> {
+        let mut traces = Self::read(data_dir)?;
+        traces.runtime_socket = Some(socket.to_path_buf());
+        let new: Vec<PathBuf> = folders.into_iter().filter(|folder| !traces.cni_folders.contains(folder)).collect();
+        traces.cni_folders.extend(new);
+        traces.write(data_dir)
+    }
+
+    /// Nothing is left at the runtime of others.
+    pub fn forget_runtime(data_dir: &Path) -> Result<()> {
+        let traces = Self::read(data_dir)?;
+        Traces { runtime_socket: None, cni_folders: Vec::new(), ..traces }.write(data_dir)
+    }
+
+    fn write(&self, data_dir: &Path) -> Result<()> {
+        write_private(&data_dir.join(TRACES_FILE), &serde_json::to_string(self)?)
     }
 
     /// What is noted; nothing where no node has run.

@@ -8,11 +8,11 @@ mod agent;
 mod arguments;
 mod cluster_info;
 mod control_plane;
+mod foreign_runtime;
 mod identity;
 mod images;
 mod instance;
 mod node;
-mod parts;
 mod run;
 mod settings;
 mod status;
@@ -27,6 +27,10 @@ use arguments::{Command, parse};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Runtimes start this program by another name.
+    if let Some(done) = net::cni::plugin::reexec() {
+        return done;
+    }
     // A shim and a resolver are this same program: it must become one before a thread is started.
     runtime::reexec();
     dns::reexec();

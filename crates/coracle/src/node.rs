@@ -1,4 +1,4 @@
-//! The node put together: pod network, runtime, node agent, service proxy.
+//! The node put together: pod network, runtime (ours, or one of others), node agent, service proxy.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use base::{Clock, Tasks, phase};
 use client::{Client, Informers};
+use cri::Cri;
 use ipnet::IpNet;
 use kubelet::{ClusterDns, Kubelet, Serving};
 use net::pod::Pods;
@@ -17,8 +18,8 @@ use runtime::image::unpack::UnpackLimits;
 use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 
+use crate::foreign_runtime;
 use crate::instance::Traces;
-use crate::parts::Part;
 use crate::settings::{Machine, PREFIX};
 
 /// The protocol's own port.
@@ -49,8 +50,7 @@ pub struct Clients {
 
 /// A node that runs.
 pub struct Node {
-    /// None where another program is the node agent.
-    kubelet: Option<Kubelet>,
+    pub kubelet: Kubelet,
     /// Whether names are answered.
     pub answering: watch::Receiver<bool>,
 }
@@ -58,24 +58,16 @@ pub struct Node {
 impl Node {
     /// Returns when pods can be started and names are answered.
     pub async fn ready(&mut self) -> Result<()> {
-        if let Some(kubelet) = &mut self.kubelet {
-            kubelet.ready.wait_for(|ready| *ready).await.context("the node agent ended")?;
-        }
+        self.kubelet.ready.wait_for(|ready| *ready).await.context("the node agent ended")?;
         self.answering.wait_for(|answering| *answering).await.context("names are not answered")?;
         Ok(())
-    }
-
-    /// Where the node API listens; none where another program is the node agent.
-    pub fn port(&self) -> Option<u16> {
-        self.kubelet.as_ref().map(|kubelet| kubelet.port)
     }
 }
 
 /// What a node stands on before it talks to anybody.
 pub struct Ground {
     network: Network,
-    /// None where another program is the node agent.
-    runtime: Option<Runtime>,
+    cri: Arc<dyn Cri>,
 }
 
 impl Ground {
@@ -83,18 +75,24 @@ impl Ground {
     pub async fn open(machine: &Machine, membership: &Membership, clock: &Clock, tasks: &Tasks) -> Result<Self> {
         let pods = phase::blocking("pod network", || Pods::open(pod_network(machine, membership)));
         let network = Network::new(pods.context("cannot set up the pod network")?);
-        if machine.without.has(Part::Kubelet) {
-            return Ok(Ground { runtime: None, network });
-        }
-        let options = runtime_options(machine, Arc::new(network.clone()), clock, tasks);
-        let runtime = phase::of("container runtime", Runtime::open(options)).await;
-        Ok(Ground { runtime: Some(runtime.context("cannot open the container runtime")?), network })
+        let for_runtime = Arc::new(network.clone());
+        let cri: Arc<dyn Cri> = match &machine.runtime_socket {
+            Some(socket) => {
+                let opening = foreign_runtime::open(socket, &machine.data_dir, for_runtime, clock, tasks);
+                Arc::new(phase::of("container runtime", opening).await?)
+            }
+            None => {
+                let opening = Runtime::open(runtime_options(machine, for_runtime, clock, tasks));
+                Arc::new(phase::of("container runtime", opening).await.context("cannot open the container runtime")?)
+            }
+        };
+        Ok(Ground { cri, network })
     }
 }
 
-/// Starts everything that is not left out; returns when the node is registered.
+/// Starts everything; returns when the node is registered.
 pub async fn start(
-    Ground { network, runtime }: Ground,
+    Ground { network, cri }: Ground,
     machine: &Machine,
     membership: &Membership,
     clients: Clients,
@@ -104,29 +102,22 @@ pub async fn start(
 ) -> Result<Node> {
     let answering = start_dns(machine, membership, clients.dns, clock, tasks);
     let network_ready = network.has_range();
-    Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
     start_network(machine, membership, network, clients.proxy, clock, tasks);
-    let Some(runtime) = runtime else { return Ok(Node { kubelet: None, answering }) };
     let addresses = vec![machine.address];
     let dir = machine.data_dir.join("kubelet");
-    let mut config = kubelet::Config::new(
-        &machine.name,
-        addresses,
-        clients.agent,
-        clock.clone(),
-        tasks.child(),
-        Arc::new(runtime),
-        dir,
-    );
+    Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
+    let mut config =
+        kubelet::Config::new(&machine.name, addresses, clients.agent, clock.clone(), tasks.child(), cri, dir);
     config.log_dir = config_log_dir();
     config.cgroup_parent.clone_from(&machine.cgroup_parent);
     config.cluster_dns = ClusterDns { servers: vec![membership.dns], domain: membership.domain.clone() };
     let client_ca = pki::tls::roots(&membership.authority).context("the cluster's authority cannot be read")?;
     config.serving = Some(Serving { certificate: serving, client_ca });
     config.network_ready = Some(network_ready);
+    config.rotates_logs = machine.runtime_socket.is_some();
     config.eviction_hard.clone_from(&machine.eviction_hard);
     let kubelet = phase::of("node agent", kubelet::run(config)).await.context("cannot start the node agent")?;
-    Ok(Node { kubelet: Some(kubelet), answering })
+    Ok(Node { kubelet, answering })
 }
 
 /// Where container logs are, as everywhere.
@@ -223,9 +214,6 @@ fn start_network(
             tracing::error!(%error, "routes to other nodes are not kept");
         }
     });
-    if machine.without.has(Part::Proxy) {
-        return;
-    }
     tasks.spawn("proxy", async move {
         if let Err(error) = net::proxy::run(informers, proxy).await {
             tracing::error!(%error, "services are not kept");

@@ -9,7 +9,6 @@ use kubelet::node::thresholds::Thresholds;
 use runtime::image::{Mirror, Registries};
 
 use crate::arguments::{ControlPlaneArguments, NodeArguments};
-use crate::parts::{Part, Without};
 
 /// The device names and nftables tables of this machine's instance start with it.
 pub const PREFIX: &str = "coracle";
@@ -38,7 +37,8 @@ pub struct Machine {
     pub cgroup_parent: String,
     pub registries: Registries,
     pub eviction_hard: Thresholds,
-    pub without: Without,
+    /// The socket of the runtime to use instead of our own.
+    pub runtime_socket: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -82,8 +82,7 @@ impl Cluster {
 }
 
 impl Machine {
-    /// `parts` are those that the command has, and that can therefore be left out.
-    pub fn new(arguments: &NodeArguments, parts: &[Part]) -> Result<Self> {
+    pub fn new(arguments: &NodeArguments) -> Result<Self> {
         let name = match &arguments.node_name {
             Some(name) => name.clone(),
             None => host_name()?.to_lowercase(),
@@ -102,7 +101,7 @@ impl Machine {
             cgroup_parent: arguments.cgroup_parent.clone(),
             registries: registries(&arguments.registry_mirror)?,
             eviction_hard: arguments.eviction_hard.clone(),
-            without: Without::read(&arguments.without, parts)?,
+            runtime_socket: arguments.container_runtime_endpoint.as_deref().map(runtime_socket).transpose()?,
         })
     }
 }
@@ -149,6 +148,15 @@ fn checked_address(address: IpAddr) -> Result<IpAddr> {
         Ok(_socket) => Ok(address),
         Err(error) => bail!("--node-ip {address} is not this machine's ({error}): give one that `ip address` shows"),
     }
+}
+
+/// A socket by its URL, or by its bare path as upstream's node agent takes it too.
+fn runtime_socket(endpoint: &str) -> Result<PathBuf> {
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if !path.starts_with('/') || path.ends_with('/') {
+        bail!("--container-runtime-endpoint {endpoint:?}: write it as unix:///run/containerd/containerd.sock");
+    }
+    Ok(path.into())
 }
 
 fn registries(mirrors: &[String]) -> Result<Registries> {
@@ -202,6 +210,17 @@ mod tests {
         assert!(checked_address([127, 0, 0, 1].into()).is_ok());
         assert!(checked_address([203, 0, 113, 77].into()).unwrap_err().to_string().contains("not this machine's"));
         assert!(checked_address([0, 0, 0, 0].into()).is_err());
+    }
+
+    #[test]
+    fn a_runtime_is_named_by_its_socket() {
+        for endpoint in ["unix:///run/x.sock", "/run/x.sock"] {
+            assert_eq!(runtime_socket(endpoint).unwrap(), Path::new("/run/x.sock"));
+        }
+        for endpoint in ["", "x.sock", "unix://x.sock", "tcp://127.0.0.1:1", "http://x/", "/"] {
+            let refused = runtime_socket(endpoint).unwrap_err().to_string();
+            assert!(refused.contains("--container-runtime-endpoint"), "{refused}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::arguments::{DataArguments, UninstallArguments};
+use crate::foreign_runtime;
 use crate::instance::{self, Traces};
 use crate::node;
 use crate::settings::PREFIX;
@@ -63,6 +64,7 @@ fn take_down(dir: &Path) -> Result<()> {
     let resolver = threads.block_on(dns::end(&node::resolver_socket(dir)));
     step("ending the resolver", resolver.map_err(Into::into));
     step("ending containers", threads.block_on(end_containers(dir)));
+    step("ending containers of the other runtime", threads.block_on(end_foreign_containers(dir, &traces)));
     step("unmounting volumes", unmount_below(dir));
     step("removing network devices and rules", remove_network(&traces));
     step("removing control groups", remove_cgroups(&traces));
@@ -118,19 +120,12 @@ async fn end_containers(dir: &Path) -> Result<()> {
     if !dir.join("runtime").exists() {
         return Ok(());
     }
-    let config = net::pod::Config {
-        prefix: PREFIX.to_string(),
-        folder: dir.join("net/sandboxes"),
-        cluster_cidrs: Vec::new(),
-        service_cidrs: Vec::new(),
-        mtu: 1500,
-    };
     let options = runtime::Options {
         root: dir.join("runtime"),
         registries: runtime::image::Registries::default(),
         layer_limits: runtime::image::unpack::UnpackLimits::default(),
         hierarchies: None,
-        network: Arc::new(Network::new(Pods::open(config)?)),
+        network: Arc::new(network(dir)?),
         clock: Clock::system(),
         tasks: Tasks::root(),
     };
@@ -140,6 +135,25 @@ async fn end_containers(dir: &Path) -> Result<()> {
         runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id }).await?;
     }
     Ok(())
+}
+
+/// The pod network, to take pods out of it.
+fn network(dir: &Path) -> Result<Network> {
+    let config = net::pod::Config {
+        prefix: PREFIX.to_string(),
+        folder: dir.join("net/sandboxes"),
+        cluster_cidrs: Vec::new(),
+        service_cidrs: Vec::new(),
+        mtu: 1500,
+    };
+    Ok(Network::new(Pods::open(config)?))
+}
+
+async fn end_foreign_containers(dir: &Path, traces: &Traces) -> Result<()> {
+    let Some(socket) = &traces.runtime_socket else { return Ok(()) };
+    foreign_runtime::end_pods(socket, dir, Arc::new(network(dir)?)).await?;
+    foreign_runtime::remove_files(dir, &traces.cni_folders)?;
+    Traces::forget_runtime(dir)
 }
 
 /// Mount points below a folder, innermost first.
