@@ -117,6 +117,15 @@ pub enum Runtime {
     Containerd,
 }
 
+impl Runtime {
+    pub fn name(self) -> &'static str {
+        match self {
+            Runtime::Coracle => "coracle",
+            Runtime::Containerd => "containerd",
+        }
+    }
+}
+
 impl LabArguments {
     /// A lab that runs `command` on `nodes` nodes, for other tasks to start.
     pub fn running(command: Vec<OsString>, nodes: usize) -> Self {

@@ -44,7 +44,7 @@ pub fn run(arguments: &StoriesArguments) -> Result<ExitCode> {
     }
     let program = build("stories")?;
     let names = if arguments.ledger { ledger()? } else { arguments.names.clone() };
-    let sizes = lab_sizes(&program, &names)?;
+    let sizes = lab_sizes(&program, &names, arguments.runtime)?;
     if sizes.is_empty() {
         bail!("no story is called {}", names.join(" or "));
     }
@@ -131,8 +131,10 @@ pub fn build(package: &str) -> Result<PathBuf> {
 }
 
 /// How many nodes the chosen stories need; each line of the list is `<nodes> <name>`.
-fn lab_sizes(program: &PathBuf, names: &[String]) -> Result<BTreeSet<usize>> {
-    let listed = process::output(Command::new(program).arg("--list").args(names)).context("listing the stories")?;
+fn lab_sizes(program: &PathBuf, names: &[String], runtime: lab::Runtime) -> Result<BTreeSet<usize>> {
+    let mut list = Command::new(program);
+    list.args(["--list", "--runtime", runtime.name()]).args(names);
+    let listed = process::output(&mut list).context("listing the stories")?;
     let sizes = listed.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
     Ok(sizes.collect())
 }

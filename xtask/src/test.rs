@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::paths;
+use crate::{paths, upstream};
 pub use needs::{install_for_upstream, install_missing};
 use tally::Tally;
 
@@ -66,6 +66,7 @@ const STEPS: &[Step] = &[
     in_lab("stories that hold", &["stories", "--ledger"]),
     in_lab("conformance, a slice", &["conformance", "--quick"]),
     in_lab("every kubectl", &["stories", "--every-kubectl", "s01", "s03"]),
+    in_lab("containerd", &["stories", "--runtime", "containerd", "s01", "s03", "s05", "c01"]),
     in_lab("cgroup v2 alone", &["stories", "--vm", "s01", "s02"]),
     in_lab("power cuts", &["pull-plug"]),
     in_lab("a public client", &["stories", "--public-client"]),
@@ -112,6 +113,10 @@ fn run_step(step: &Step) -> Result<Tally> {
     }
     if step.arguments.first() == Some(&"deny") && paths::find_program("cargo-deny").is_none() {
         println!("skipped: cargo-deny is not installed");
+        return Ok(Tally::skipped_one());
+    }
+    if step.arguments.contains(&"containerd") && !upstream::can_offer("containerd") {
+        println!("skipped: Go is not installed, which containerd is built with");
         return Ok(Tally::skipped_one());
     }
     let mut command = match step.program {

@@ -6,7 +6,7 @@
 //! most can run side by side. The ones marked `alone` break the cluster itself.
 //!
 //! The `bNN_*` are the suite of bad input and bad ends: requests and images that must be refused without a trace, and a
-//! machine that must be as it was.
+//! machine that must be as it was. The `cNN_*` are about runtimes of others.
 //!
 //! `harness` knows how to ask and how to wait; the files `sNN_*` know what must be true; this table knows them all.
 
@@ -14,6 +14,7 @@ mod b01_bad_requests;
 mod b02_hostile_images;
 mod b03_nothing_is_left;
 mod b04_commands_refused;
+mod c01_the_runtime_dies;
 mod harness;
 mod s01_two_containers_share_a_pod;
 mod s02_memory_hog;
@@ -61,6 +62,7 @@ const STORIES: &[Story] = &[
     Story::new("b02_hostile_images", b02_hostile_images::story),
     Story::new("b03_nothing_is_left", b03_nothing_is_left::story).alone(),
     Story::new("b04_commands_refused", b04_commands_refused::story),
+    Story::new("c01_the_runtime_dies", c01_the_runtime_dies::story).alone().on("containerd"),
 ];
 
 fn main() -> ExitCode {

@@ -118,6 +118,7 @@ pub fn environment(plan: &Plan, command: &mut Command) -> Result<()> {
     command.env("PATH", std::env::join_paths(with_bin)?);
     command.env("KUBECONFIG", plan.kubeconfig()).env(DIR_VARIABLE, plan.dir());
     command.env("CORACLE_LAB_NODES", plan.nodes.to_string());
+    command.env("CORACLE_LAB_RUNTIME", plan.runtime().name());
     command.env("CORACLE_LAB_REGISTRY", format!("{HUB}:{REGISTRY_PORT}"));
     for proxy in PROXY_VARIABLES {
         command.env_remove(proxy);

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::Runtime;
 use super::containerd::Programs;
 use super::upstream::Cluster;
 use crate::{paths, process};
@@ -81,6 +82,11 @@ impl Plan {
     pub fn read(dir: &Path) -> Result<Self> {
         let text = fs::read(dir.join("plan.json")).with_context(|| format!("no lab at {}", dir.display()))?;
         serde_json::from_slice(&text).context("reading the lab's plan")
+    }
+
+    /// What runs its containers.
+    pub fn runtime(&self) -> Runtime {
+        if self.containerd.is_some() { Runtime::Containerd } else { Runtime::Coracle }
     }
 
     pub fn dir(&self) -> PathBuf {

@@ -22,17 +22,24 @@ pub struct Story {
     run: fn(&Kube) -> Result<()>,
     nodes: usize,
     alone: bool,
+    /// None for any.
+    runtime: Option<&'static str>,
 }
 
 impl Story {
     /// A story on one node that does not mind others beside it.
     pub const fn new(name: &'static str, run: fn(&Kube) -> Result<()>) -> Self {
-        Self { name, run, nodes: 1, alone: false }
+        Self { name, run, nodes: 1, alone: false, runtime: None }
     }
 
     /// It breaks or fills the cluster: nothing else may run meanwhile.
     pub const fn alone(self) -> Self {
         Self { alone: true, ..self }
+    }
+
+    /// It is about this container runtime.
+    pub const fn on(self, runtime: &'static str) -> Self {
+        Self { runtime: Some(runtime), ..self }
     }
 
     /// It needs a lab of this many nodes.
@@ -49,13 +56,18 @@ struct Arguments {
     /// Print the stories, and the nodes each needs
     #[arg(long)]
     list: bool,
+    /// What runs the containers
+    #[arg(long, env = "CORACLE_LAB_RUNTIME", default_value = "coracle")]
+    runtime: String,
 }
 
 /// Runs what the command line asks for on the lab this program is in.
 pub fn run_all(stories: &[Story]) -> ExitCode {
     let arguments = Arguments::parse();
     let wanted = |story: &&Story| {
-        arguments.names.is_empty() || arguments.names.iter().any(|name| story.name.contains(name.as_str()))
+        let named = |name: &String| story.name.contains(name.as_str());
+        story.runtime.is_none_or(|runtime| runtime == arguments.runtime)
+            && (arguments.names.is_empty() || arguments.names.iter().any(named))
     };
     if arguments.list {
         stories.iter().filter(wanted).for_each(|story| println!("{} {}", story.nodes, story.name));
