@@ -9,6 +9,7 @@
 
 pub mod bootstrap_token;
 pub mod impersonate;
+pub mod remembered;
 pub mod service_account;
 
 use std::sync::Arc;

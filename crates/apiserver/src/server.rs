@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use crate::authn::Authentication;
 use crate::authn::bootstrap_token::BootstrapTokens;
+use crate::authn::remembered::Remembered;
 use crate::authn::service_account::{ServiceAccounts, Verifier};
 use crate::authz::node::NodeAuthorizer;
 use crate::authz::rbac::Rbac;
@@ -151,7 +152,7 @@ fn authentication(config: &Config, reader: &Arc<RegistryReader>) -> Authenticati
     Authentication {
         tokens: vec![
             Arc::new(ServiceAccounts {
-                verifier: config.verifier.clone(),
+                verifier: Arc::new(Remembered::new(config.verifier.clone(), clock.clone())),
                 reader: reader.clone(),
                 clock: clock.clone(),
             }),
