@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use tokio_rustls::TlsConnector;
 /// As Go's client asks for, per stream and per connection.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
+/// As upstream's client: so often, and so long apart as servers ask for.
+const TRIES_MAX: u32 = 10;
+const RETRY_AFTER_S: u64 = 1;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Where the API is and who asks.
@@ -106,13 +110,19 @@ impl Api {
         Ok((status, whole.into()))
     }
 
-    /// As `ask`, but an answer other than success is an error.
+    /// As `ask`, but an answer other than success is an error. One that asks to come back later is obeyed, as upstream's
+    /// clients do; the wait counts.
     pub async fn must(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Bytes> {
-        let (status, answer) = self.ask(method.clone(), path, body).await?;
-        if !status.is_success() {
-            bail!("{method} {path} answers {status}: {}", String::from_utf8_lossy(&answer));
+        let body = body.into();
+        for _ in 0..TRIES_MAX {
+            let (status, answer) = self.ask(method.clone(), path, body.clone()).await?;
+            match status {
+                StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(Duration::from_secs(RETRY_AFTER_S)).await,
+                status if status.is_success() => return Ok(answer),
+                status => bail!("{method} {path} answers {status}: {}", String::from_utf8_lossy(&answer)),
+            }
         }
-        Ok(answer)
+        bail!("{method} {path} is answered with {} each time", StatusCode::TOO_MANY_REQUESTS)
     }
 
     /// Asks and hands over the answer's body as it comes; an answer other than success is an error.

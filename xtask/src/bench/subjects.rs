@@ -1,7 +1,6 @@
 //! The table of benchmarks: where each one's rounds run and which of upstream's programs they need.
 
 /// Where a round runs.
-#[allow(dead_code, reason = "the first users of loopback come with their subjects")]
 pub enum Place {
     /// In a network of its own that has a loopback only, which the program makes itself.
     Loopback,
@@ -30,6 +29,8 @@ pub struct Row {
 
 /// In the order in which `bench all` runs them.
 pub static ROWS: &[Row] = &[
+    Row { name: "store", package: "bench-store", place: Place::Loopback, programs: &["etcd"] },
+    Row { name: "api", package: "bench-api", place: Place::Loopback, programs: &["kube-apiserver", "etcd"] },
     Row {
         name: "start",
         package: "bench-start",
