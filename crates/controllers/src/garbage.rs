@@ -42,7 +42,7 @@ pub fn listener(queue: &Queue<Suspect>) -> crate::graph::Listener {
     Box::new(move |graph, moved| {
         let suspect = |item: &Item| Suspect { uid: item.uid.clone() };
         match moved {
-            Moved::Put { new, .. } => {
+            Moved::Put { old, new } => {
                 let absent = new.owners.iter().any(|owner| graph.get(&owner.uid).is_none_or(|owner| owner.deleting));
                 let finalized = new.deleting && new.finalizers.iter().any(|it| it == FOREGROUND || it == ORPHAN);
                 if absent || finalized {
@@ -51,6 +51,9 @@ pub fn listener(queue: &Queue<Suspect>) -> crate::graph::Listener {
                 if new.deleting {
                     queue.add_all(graph.dependents(&new.uid).iter().map(suspect));
                 }
+                // An owner in foreground deletion need not wait for this one any longer.
+                let blocked = old.iter().flat_map(blocking).filter(|uid| !blocking(new).any(|now| now == *uid));
+                queue.add_all(blocked.map(|uid| Suspect { uid: uid.to_owned() }));
             }
             Moved::Gone(item) => {
                 queue.add_all(graph.dependents(&item.uid).iter().map(suspect));
@@ -59,6 +62,16 @@ pub fn listener(queue: &Queue<Suspect>) -> crate::graph::Listener {
             }
         }
     })
+}
+
+/// The owners whose foreground deletion waits for the item.
+fn blocking(item: &Item) -> impl Iterator<Item = &str> {
+    let blocking = item.owners.iter().filter(|owner| owner.block_owner_deletion == Some(true));
+    blocking.map(|owner| owner.uid.as_str())
+}
+
+fn foreground(item: &Item) -> bool {
+    item.deleting && item.finalizers.iter().any(|finalizer| finalizer == FOREGROUND)
 }
 
 struct Collector {
@@ -112,11 +125,9 @@ impl Collector {
     }
 
     async fn owner_state(&self, item: &Item, owner: &OwnerReference) -> Result<OwnerState, Status> {
-        let waits =
-            |deleting: bool, foreground: bool| deleting && foreground && owner.block_owner_deletion == Some(true);
+        let waits = |foreground: bool| foreground && owner.block_owner_deletion == Some(true);
         if let Some(known) = self.graph.get(&owner.uid) {
-            let foreground = known.finalizers.iter().any(|finalizer| finalizer == FOREGROUND);
-            return Ok(if waits(known.deleting, foreground) { OwnerState::WaitsForUs } else { OwnerState::Alive });
+            return Ok(if waits(foreground(&known)) { OwnerState::WaitsForUs } else { OwnerState::Alive });
         }
         let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
         let Some(resource) = self.by_kind.get(&(group.to_string(), owner.kind.clone())) else {
@@ -131,8 +142,8 @@ impl Collector {
         let live =
             self.client.get_object(&resource.gvr, &ObjectKey::new(namespace, &owner.name)).await.unless_gone()?;
         let Some(live) = live.filter(|live| live.uid() == owner.uid) else { return Ok(OwnerState::Gone) };
-        let foreground = live.finalizers().any(|finalizer| finalizer == FOREGROUND);
-        Ok(if waits(live.is_being_deleted(), foreground) { OwnerState::WaitsForUs } else { OwnerState::Alive })
+        let foreground = live.is_being_deleted() && live.finalizers().any(|finalizer| finalizer == FOREGROUND);
+        Ok(if waits(foreground) { OwnerState::WaitsForUs } else { OwnerState::Alive })
     }
 
     /// Acts on what became of the owners.
@@ -152,7 +163,14 @@ impl Collector {
             return Ok(Next::Wait);
         }
         let finalizers: Vec<&str> = live.finalizers().collect();
-        let waited_for = states.contains(&OwnerState::WaitsForUs) && !self.graph.dependents(&item.uid).is_empty();
+        let dependents = self.graph.dependents(&item.uid);
+        let waited_for = states.contains(&OwnerState::WaitsForUs) && !dependents.is_empty();
+        let mut version = live.resource_version().to_string();
+        if waited_for && dependents.iter().any(foreground) {
+            // Whoever waits for us may be waited for by us, round a circle: here it is cut open.
+            let Some(freed) = self.stop_blocking(item, live).await? else { return Ok(Next::Wait) };
+            version = freed.resource_version().to_string();
+        }
         let propagation = if waited_for || finalizers.contains(&FOREGROUND) {
             Propagation::Foreground
         } else if finalizers.contains(&ORPHAN) {
@@ -162,7 +180,7 @@ impl Collector {
         };
         let deletion = Deletion {
             uid: Some(item.uid.clone()),
-            resource_version: Some(live.resource_version().to_string()),
+            resource_version: Some(version),
             propagation: Some(propagation),
             ..Deletion::default()
         };
@@ -201,7 +219,17 @@ impl Collector {
     ) -> Result<(), Status> {
         let kept: Vec<Value> =
             live.owner_references().iter().filter(|owner| !goes(owner)).map(|owner| json!(owner)).collect();
-        self.change_metadata(item, live, json!({"ownerReferences": kept})).await
+        self.change_metadata(item, live, json!({"ownerReferences": kept})).await.map(drop)
+    }
+
+    /// No owner waits for the item any longer. Answers what it is then; none when it is gone.
+    async fn stop_blocking(&self, item: &Item, live: &Object) -> Result<Option<Object>, Status> {
+        let freed = live
+            .owner_references()
+            .into_iter()
+            .map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner });
+        let freed: Vec<Value> = freed.map(|owner| json!(owner)).collect();
+        self.change_metadata(item, live, json!({"ownerReferences": freed})).await
     }
 
     async fn drop_finalizer(&self, item: &Item, live: &Object, finalizer: &str) -> Result<Next, Status> {
@@ -210,11 +238,12 @@ impl Collector {
         Ok(Next::Wait)
     }
 
-    /// A change that only holds for the very version that was looked at.
-    async fn change_metadata(&self, item: &Item, live: &Object, mut metadata: Value) -> Result<(), Status> {
+    /// A change that only holds for the very version that was looked at. None when the object is gone.
+    async fn change_metadata(&self, item: &Item, live: &Object, mut metadata: Value) -> Result<Option<Object>, Status> {
         metadata["uid"] = live.uid().into();
         metadata["resourceVersion"] = live.resource_version().into();
         let patch = Patch::Merge(json!({"metadata": metadata}));
-        self.client.patch_object(&item.resource.gvr, &item.key, "", patch).await.unless_gone().map(drop)
+        let changed = self.client.patch_object(&item.resource.gvr, &item.key, "", patch).await.unless_gone()?;
+        changed.map(|changed| changed.object()).transpose()
     }
 }

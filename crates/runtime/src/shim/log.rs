@@ -88,14 +88,14 @@ impl Log {
         self.append(&lines, now)
     }
 
-    /// The stream has ended: writes what was not finished.
+    /// The stream has ended: writes what was not finished, marked as such, so that a reader adds no end of line to it.
     pub fn end(&mut self, stream: Stream, now: Timestamp) -> io::Result<()> {
         let text = std::mem::take(&mut self.unfinished[stream as usize]);
         if text.is_empty() {
             return Ok(());
         }
         let mut lines = Vec::new();
-        line(&mut lines, now, stream, 'F', &text);
+        line(&mut lines, now, stream, 'P', &text);
         self.append(&lines, now)
     }
 
@@ -185,7 +185,7 @@ mod tests {
             "2026-11-21T10:00:00.500000000Z stderr F oops",
             "2026-11-21T10:00:00.500000000Z stdout F two",
             "2026-11-21T10:00:00.500000000Z stdout F ",
-            "2026-11-21T10:00:00.500000000Z stdout F three",
+            "2026-11-21T10:00:00.500000000Z stdout P three",
         ];
         assert_eq!(lines, expected);
     }
