@@ -7,8 +7,8 @@ use anyhow::{Result, anyhow};
 
 use crate::https::{Access, Connection};
 
-/// Connections that requests are spread over: enough to keep a small machine busy, few enough not to be throttled.
-pub const CONNECTIONS: usize = 16;
+/// Connections that requests are spread over: enough that many share one sync of the disk, few enough not to be throttled.
+pub const CONNECTIONS: usize = 64;
 
 /// Does `work` for every number below `count`; the first failure ends it.
 pub fn each(access: &Access, count: usize, work: impl Fn(&mut Connection, usize) -> Result<()> + Sync) -> Result<()> {

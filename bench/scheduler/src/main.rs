@@ -76,6 +76,7 @@ fn round(asked: &RoundArguments) -> Result<Round> {
                     .with_context(|| format!("{figure}; there was said:\n{}", lab.log_tail(SERVER)))?;
                 round.put(&figure, bound.per_s());
                 round.keep(&format!("{figure}_s"), bound.since_begun_s);
+                round.keep(&format!("{figure}_created_s"), vec![bound.created_s]);
             }
         }
     }
@@ -110,6 +111,8 @@ fn make_namespace(access: &Access) -> Result<()> {
 struct Bound {
     /// From the first request to create one; in the order in which they were bound.
     since_begun_s: Vec<f64>,
+    /// When the last one was created: where it is near the last bound one, creating them is what was measured.
+    created_s: f64,
 }
 
 impl Bound {
@@ -128,7 +131,7 @@ fn bind(access: &Access, group: &str, count: usize, apart: bool) -> Result<Bound
         connection.must("POST", &path, Some(&pod(group, number, apart))).map(drop)
     };
     thread::scope(|scope| {
-        let creating = scope.spawn(|| crowd::each(access, count, create));
+        let creating = scope.spawn(|| crowd::each(access, count, create).map(|()| begun.elapsed().as_secs_f64()));
         let (mut seen, mut times) = (BTreeSet::new(), Vec::new());
         while times.len() < count {
             let event = match watch.event() {
@@ -148,8 +151,8 @@ fn bind(access: &Access, group: &str, count: usize, apart: bool) -> Result<Bound
                 times.push(event.at.duration_since(begun).as_secs_f64());
             }
         }
-        creating.join().map_err(|_panic| anyhow::anyhow!("creating pods failed"))??;
-        Ok(Bound { since_begun_s: times })
+        let created_s = creating.join().map_err(|_panic| anyhow::anyhow!("creating pods failed"))??;
+        Ok(Bound { since_begun_s: times, created_s })
     })
 }
 
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_from_the_first_to_the_last() {
-        let of = |times: &[f64]| Bound { since_begun_s: times.to_vec() }.per_s();
+        let of = |times: &[f64]| Bound { since_begun_s: times.to_vec(), created_s: 0.0 }.per_s();
         assert_eq!(of(&[5.0, 5.5, 6.0]), 2.0);
         assert_eq!(of(&[]), 0.0);
     }
