@@ -65,6 +65,12 @@ impl Access {
         Ok(Watch { body: self.open(path)?, access: self.clone(), path: path.into(), version: None })
     }
 
+    /// Opens a watch of what comes after `version`.
+    pub fn watch_after(&self, path: &str, version: &str) -> Result<Watch> {
+        let body = self.open(&format!("{path}&resourceVersion={version}"))?;
+        Ok(Watch { body, access: self.clone(), path: path.into(), version: Some(version.into()) })
+    }
+
     fn open(&self, path: &str) -> Result<BufReader<Body>> {
         let mut connection = self.connect()?;
         connection.send("GET", path, None)?;

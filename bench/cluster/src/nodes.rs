@@ -1,13 +1,14 @@
 //! Simulated nodes: Node objects with room for pods and nobody behind them, kept alive like real ones.
 //!
 //! ```text
-//! Simulated::start ─► create Node, take off what admission tainted it with, report Ready, create Lease
-//!                  └► one thread: renew every lease in turn, spread evenly over the interval, until dropped
+//! make             ─► create Node, take off what admission tainted it with, report Ready, create Lease
+//! Simulated::start ─► one thread: renew every lease in turn, spread evenly over the interval, until dropped
 //! ```
 //!
 //! To the control plane such a node is one whose agent starts no pods: pods are bound to it and stay Pending. Who
 //! compares two sides gives both the same nodes with the same interval, since the renewals are load by themselves.
 
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,14 +37,11 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// Makes nodes with the numbers of `range` and renews each lease every `interval`.
-    pub fn start(access: &Access, range: std::ops::Range<usize>, interval: Duration) -> Result<Self> {
+    /// Renews the lease of each of the nodes with the numbers of `range` every `interval`.
+    pub fn start(access: &Access, range: Range<usize>, interval: Duration) -> Result<Self> {
         if interval > Duration::from_secs(LEASE_S) {
             bail!("nodes that report every {interval:?} are dead after {LEASE_S} s");
         }
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-node-lease"}});
-        access.connect()?.ensure("/api/v1/namespaces", &namespace)?;
-        crowd::each(access, range.len(), |connection, number| make(connection, &name(range.start + number)))?;
         let (stop, stopped) = channel();
         let (access, names) = (access.clone(), range.map(name).collect::<Vec<_>>());
         let heart = std::thread::spawn(move || beat(&access, &names, interval, &stopped));
@@ -71,12 +69,19 @@ impl Drop for Simulated {
     }
 }
 
+/// Makes nodes with the numbers of `range`, which are Ready and have not long to live.
+pub fn make(access: &Access, range: Range<usize>) -> Result<()> {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-node-lease"}});
+    access.connect()?.ensure("/api/v1/namespaces", &namespace)?;
+    crowd::each(access, range.len(), |connection, number| make_one(connection, &name(range.start + number)))
+}
+
 /// What a simulated node is called.
 pub fn name(number: usize) -> String {
     format!("simulated-{number}")
 }
 
-fn make(connection: &mut Connection, name: &str) -> Result<()> {
+fn make_one(connection: &mut Connection, name: &str) -> Result<()> {
     connection.must("POST", NODES, Some(&node(name)))?;
     let path = format!("{NODES}/{name}");
     connection.must("PATCH", &format!("{path}/status"), Some(&json!({"status": status()})))?;

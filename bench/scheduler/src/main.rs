@@ -2,21 +2,21 @@
 //! which it does after the binding is durable.
 //!
 //! ```text
-//! simulated nodes (1,000, later 5,000) ─► plain pods ─► pods that keep apart ─► the next size
+//! simulated nodes (1,000, later 5,000) ─► plain pods ─► scheduler ─► pods that keep apart ─► scheduler ─► the next size
 //! ```
 //!
-//! As in upstream's own scheduler benchmark, pods are created while the scheduler runs; the clock runs from the first
-//! bound pod to the last one. On the peer's side the scheduler's own limit on requests (50 a second unless told otherwise)
-//! is lifted, as upstream's benchmark does. Nothing else of a cluster runs: no controllers, no node agent.
+//! The pods are there before the scheduler starts, so that creating them is not what is measured; the clock runs from the
+//! first pod that a watcher sees bound to the last one. On the peer's side the scheduler's own limit on requests (50 a second
+//! unless told otherwise) is lifted, as upstream's own benchmark does. Nothing else of a cluster runs: no controllers, no
+//! node agent. Our scheduler is a part of the server's process, which is started anew with it.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bench_cluster::lab::SERVER;
-use bench_cluster::nodes::Simulated;
+use bench_cluster::nodes::{self, Simulated};
 use bench_cluster::{Access, Connection, Lab, crowd};
 use bench_harness::{Figure, Meter, Round, RoundArguments, Side, Subject};
 use serde_json::{Value, json};
@@ -27,11 +27,9 @@ const PLAIN_PODS: usize = 5000;
 const APART_PODS: usize = 1000;
 /// Often enough to be alive, and seldom enough not to be what is measured.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
-/// The scheduler takes in new nodes before there are pods for them.
-const SETTLE: Duration = Duration::from_secs(2);
 const IMAGE: &str = "registry.k8s.io/pause:3.10";
-/// As upstream's scheduler benchmark lifts it.
-const UNLIMITED: [&str; 2] = ["--kube-api-qps=5000", "--kube-api-burst=5000"];
+/// As upstream's scheduler benchmark lifts it; and with nobody to lose an election to while the disk is busy.
+const UNLIMITED: [&str; 3] = ["--kube-api-qps=5000", "--kube-api-burst=5000", "--leader-elect=false"];
 const LEFT_OUT: &str = "--without=controllers,kubelet,proxy";
 
 fn main() -> ExitCode {
@@ -40,11 +38,10 @@ fn main() -> ExitCode {
 
 fn subject() -> Subject {
     let setting = format!(
-        "{PLAIN_PODS} pods (100m CPU, 500 MiB) and {APART_PODS} pods that must not share a node, created over {} \
-         connections while the scheduler runs, on simulated nodes of 32 CPUs whose leases are renewed every {} s. The \
-         rate is from the first bound pod to the last, as a watcher sees them. Upstream's scheduler has its limit on \
-         requests lifted to 5,000 a second.",
-        crowd::CONNECTIONS,
+        "{PLAIN_PODS} pods (100m CPU, 500 MiB) and {APART_PODS} pods that must not share a node, waiting when the \
+         scheduler starts, on simulated nodes of 32 CPUs whose leases are renewed every {} s. The rate is from the first \
+         bound pod to the last, as a watcher of the API sees them. Upstream's scheduler has its limit on requests lifted \
+         to 5,000 a second.",
         RENEW_EVERY.as_secs()
     );
     Subject::new("scheduler", "The scheduler", "kube-scheduler with kube-apiserver and etcd").setting(&setting).figures(
@@ -59,43 +56,61 @@ fn subject() -> Subject {
 
 fn round(asked: &RoundArguments) -> Result<Round> {
     let lab = Lab::find()?;
-    start(&lab, asked.side)?;
+    let side = asked.side;
+    start(&lab, side)?;
     let access = Access::of_environment()?;
     make_namespace(&access)?;
     let meter = Meter::of_cgroup(&lab.cgroup(SERVER));
     let mut round = Round::default();
-    let (mut nodes, mut made) = (Vec::new(), 0);
+    let mut made = 0;
     for size in SIZES {
-        nodes.push(Simulated::start(&access, made..size, RENEW_EVERY)?);
+        nodes::make(&access, made..size)?;
         made = size;
-        thread::sleep(SETTLE);
         for (kind, count) in [("plain", PLAIN_PODS), ("apart", APART_PODS)] {
             let figure = format!("{kind}_{size}");
             if asked.wants(&figure) {
-                let bound = bind(&access, &figure.replace('_', "-"), count, kind == "apart")
+                let bound_s = bind(&lab, side, &access, size, &figure, count)
                     .with_context(|| format!("{figure}; there was said:\n{}", lab.log_tail(SERVER)))?;
-                round.put(&figure, bound.per_s());
-                round.keep(&format!("{figure}_s"), bound.since_begun_s);
-                round.keep(&format!("{figure}_created_s"), vec![bound.created_s]);
+                round.put(&figure, per_s(&bound_s));
+                round.keep(&format!("{figure}_s"), bound_s);
             }
         }
     }
     round.usage = meter.finish()?;
-    nodes.into_iter().try_for_each(Simulated::stop)?;
     Ok(round)
 }
 
-/// The API server and the scheduler, and on our side what cannot be left out.
+/// The API server alone, with what cannot be left out.
 fn start(lab: &Lab, side: Side) -> Result<()> {
     match side {
-        Side::Ours => lab.start_program(SERVER, "coracle", &[LEFT_OUT])?,
+        Side::Ours => lab.start_program(SERVER, "coracle", &[LEFT_OUT, "--without=scheduler"])?,
         Side::Peer => {
             lab.start(SERVER)?;
             lab.stop_program(SERVER, "kube-scheduler")?;
-            lab.start_program(SERVER, "kube-scheduler", &UNLIMITED)?;
         }
     }
     lab.wait(SERVER)
+}
+
+fn start_scheduler(lab: &Lab, side: Side) -> Result<()> {
+    match side {
+        Side::Ours => {
+            lab.stop_program(SERVER, "coracle")?;
+            lab.start_program(SERVER, "coracle", &[LEFT_OUT])?;
+            lab.wait(SERVER)
+        }
+        Side::Peer => lab.start_program(SERVER, "kube-scheduler", &UNLIMITED),
+    }
+}
+
+fn stop_scheduler(lab: &Lab, side: Side) -> Result<()> {
+    match side {
+        Side::Ours => {
+            lab.stop_program(SERVER, "coracle")?;
+            start(lab, side)
+        }
+        Side::Peer => lab.stop_program(SERVER, "kube-scheduler"),
+    }
 }
 
 /// A namespace that takes pods: without controllers nobody else makes its service account.
@@ -107,53 +122,59 @@ fn make_namespace(access: &Access) -> Result<()> {
     connection.ensure(&format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"), &account)
 }
 
-/// When pods were bound.
-struct Bound {
-    /// From the first request to create one; in the order in which they were bound.
-    since_begun_s: Vec<f64>,
-    /// When the last one was created: where it is near the last bound one, creating them is what was measured.
-    created_s: f64,
-}
-
-impl Bound {
-    fn per_s(&self) -> f64 {
-        let (Some(first), Some(last)) = (self.since_begun_s.first(), self.since_begun_s.last()) else { return 0.0 };
-        (self.since_begun_s.len() - 1) as f64 / (last - first)
-    }
-}
-
-/// Creates pods and watches until each has a node.
-fn bind(access: &Access, group: &str, count: usize, apart: bool) -> Result<Bound> {
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    let mut watch = access.watch(&format!("{path}?watch=1&labelSelector=group%3D{group}"))?;
-    let begun = Instant::now();
+/// Creates pods, then lets the scheduler bind them: when each was seen bound, in seconds from the first request.
+fn bind(lab: &Lab, side: Side, access: &Access, nodes: usize, figure: &str, count: usize) -> Result<Vec<f64>> {
+    let (group, apart) = (figure.replace('_', "-"), figure.starts_with("apart"));
     let create = |connection: &mut Connection, number: usize| {
-        connection.must("POST", &path, Some(&pod(group, number, apart))).map(drop)
+        connection.must("POST", &pods(), Some(&pod(&group, number, apart))).map(drop)
     };
-    thread::scope(|scope| {
-        let creating = scope.spawn(|| crowd::each(access, count, create).map(|()| begun.elapsed().as_secs_f64()));
-        let (mut seen, mut times) = (BTreeSet::new(), Vec::new());
-        while times.len() < count {
-            let event = match watch.event() {
-                Ok(event) => event,
-                Err(error) if creating.is_finished() => {
-                    // why the pods could not be made tells more than that nothing came of them
-                    creating.join().map_err(|_panic| anyhow::anyhow!("creating pods failed"))??;
-                    return Err(error).with_context(|| format!("{} of {count} pods were bound", times.len()));
-                }
-                Err(error) => return Err(error),
-            };
-            if event.kind == "DELETED" {
-                bail!("a pod was deleted by somebody");
-            }
-            let has_node = event.object["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty());
-            if has_node && seen.insert(event.object["metadata"]["name"].to_string()) {
-                times.push(event.at.duration_since(begun).as_secs_f64());
-            }
+    let begun = Instant::now();
+    crowd::each(access, count, create)?;
+    start_scheduler(lab, side)?;
+    let alive = Simulated::start(access, 0..nodes, RENEW_EVERY)?;
+    let bound_s = await_bound(access, &group, count, begun)?;
+    alive.stop()?;
+    stop_scheduler(lab, side)?;
+    Ok(bound_s)
+}
+
+fn pods() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/pods")
+}
+
+/// Pods that are bound before this looks have no moment.
+fn await_bound(access: &Access, group: &str, count: usize, begun: Instant) -> Result<Vec<f64>> {
+    let selected = format!("{}?labelSelector=group%3D{group}", pods());
+    let listed: Value = serde_json::from_slice(&access.connect()?.must("GET", &selected, None)?)?;
+    let items = listed["items"].as_array().context("a list has items")?;
+    let mut seen: BTreeSet<String> = items.iter().filter(|pod| has_node(pod)).map(name).collect();
+    let version = listed["metadata"]["resourceVersion"].as_str().context("a list has a version")?;
+    let mut watch = access.watch_after(&format!("{selected}&watch=1"), version)?;
+    let mut times = Vec::new();
+    while seen.len() < count {
+        let event = watch.event().with_context(|| format!("{} of {count} pods were bound", seen.len()))?;
+        if event.kind == "DELETED" {
+            bail!("a pod was deleted by somebody");
         }
-        let created_s = creating.join().map_err(|_panic| anyhow::anyhow!("creating pods failed"))??;
-        Ok(Bound { since_begun_s: times, created_s })
-    })
+        if has_node(&event.object) && seen.insert(name(&event.object)) {
+            times.push(event.at.duration_since(begun).as_secs_f64());
+        }
+    }
+    Ok(times)
+}
+
+fn has_node(pod: &Value) -> bool {
+    pod["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty())
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+/// From the first to the last.
+fn per_s(times: &[f64]) -> f64 {
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return f64::NAN };
+    (times.len() - 1) as f64 / (last - first)
 }
 
 fn pod(group: &str, number: usize, apart: bool) -> Value {
@@ -174,9 +195,8 @@ mod tests {
 
     #[test]
     fn the_rate_is_from_the_first_to_the_last() {
-        let of = |times: &[f64]| Bound { since_begun_s: times.to_vec(), created_s: 0.0 }.per_s();
-        assert_eq!(of(&[5.0, 5.5, 6.0]), 2.0);
-        assert_eq!(of(&[]), 0.0);
+        assert_eq!(per_s(&[5.0, 5.5, 6.0]), 2.0);
+        assert!(per_s(&[]).is_nan(), "nothing measured is no figure");
     }
 
     #[test]
