@@ -70,7 +70,7 @@ async fn measure(
 ) -> Result<()> {
     let target = account::make(admin).await?;
     if ["get", "create", "update"].iter().any(|group| asked.wants(group)) {
-        requests::measure(asked, &target, round).await?;
+        requests::measure(asked, &target, meter, round).await?;
     }
     if asked.wants("watch") {
         watches::measure(&target, meter, round).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bench_harness::load::{self, Load};
-use bench_harness::{Figure, Round, RoundArguments};
+use bench_harness::{Figure, Meter, Round, RoundArguments};
 use http::Method;
 
 use crate::account::WORK;
@@ -21,6 +21,7 @@ pub fn figures() -> Vec<Figure> {
             Figure::lower(&format!("{name}_1_p50_ms"), &format!("{title}, 1 connection, p50"), "ms").times(p50_times),
             Figure::lower(&format!("{name}_32_p99_ms"), &format!("{title}, 32 connections, p99"), "ms"),
             Figure::higher(&format!("{name}_32_rate"), &format!("{title}, 32 connections"), "1/s").times(rate_times),
+            Figure::higher(&format!("{name}_per_cpu_s"), &format!("{title}, per CPU-second of the servers"), "1/s"),
         ]
     };
     let get = of("get", "GET one pod", 8.0, 8.0);
@@ -29,29 +30,30 @@ pub fn figures() -> Vec<Figure> {
     [get, create, update].concat()
 }
 
-pub async fn measure(asked: &RoundArguments, target: &Target, round: &mut Round) -> Result<()> {
+pub async fn measure(asked: &RoundArguments, target: &Target, meter: &Meter, round: &mut Round) -> Result<()> {
     for count in LEVELS {
         let connections = Api::connections(target, count).await?;
         let clients: Vec<_> = connections.into_iter().enumerate().collect();
-        if asked.wants("get") {
-            put(round, "get", count, get(clients.clone()).await?);
-        }
-        if asked.wants("create") {
-            put(round, "create", count, create(clients.clone()).await?);
-        }
-        if asked.wants("update") {
-            put(round, "update", count, update(clients).await?);
+        for name in ["get", "create", "update"].into_iter().filter(|name| asked.wants(name)) {
+            let (clients, cpu_before_s) = (clients.clone(), meter.cpu_s()?);
+            let load = match name {
+                "get" => get(clients).await?,
+                "create" => create(clients).await?,
+                _ => update(clients).await?,
+            };
+            put(round, name, count, &load, meter.cpu_s()? - cpu_before_s);
         }
     }
     Ok(())
 }
 
-fn put(round: &mut Round, name: &str, count: usize, load: Load) {
+fn put(round: &mut Round, name: &str, count: usize, load: &Load, cpu_s: f64) {
     if count == 1 {
         round.put(&format!("{name}_1_p50_ms"), load.percentile_ms(50));
     } else {
         round.put(&format!("{name}_{count}_p99_ms"), load.percentile_ms(99));
         round.put(&format!("{name}_{count}_rate"), load.rate);
+        round.put(&format!("{name}_per_cpu_s"), load.total as f64 / cpu_s);
     }
 }
 

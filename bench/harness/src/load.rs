@@ -19,7 +19,10 @@ const ENDED: u8 = 2;
 
 /// What many clients saw.
 pub struct Load {
+    /// Answers per second.
     pub rate: f64,
+    /// Answers of the warm-up and the measurement together, for what is counted from before to after.
+    pub total: usize,
     latencies_ms: Vec<f64>,
 }
 
@@ -54,28 +57,27 @@ where
     tokio::time::sleep(length).await;
     phase.store(ENDED, Ordering::Relaxed);
     let took = begun.elapsed();
-    let all: Vec<Vec<f64>> = try_join_all(asking).await?.into_iter().collect::<Result<_>>()?;
-    let latencies_ms: Vec<f64> = all.into_iter().flatten().collect();
-    Ok(Load { rate: latencies_ms.len() as f64 / took.as_secs_f64(), latencies_ms })
+    let all: Vec<(usize, Vec<f64>)> = try_join_all(asking).await?.into_iter().collect::<Result<_>>()?;
+    let total = all.iter().map(|(asked, _)| asked).sum();
+    let latencies_ms: Vec<f64> = all.into_iter().flat_map(|(_, latencies_ms)| latencies_ms).collect();
+    Ok(Load { rate: latencies_ms.len() as f64 / took.as_secs_f64(), total, latencies_ms })
 }
 
-/// Asks until the end; what was both asked and answered within the measurement counts.
-async fn one_client<C, F>(mut client: C, ask: impl Fn(usize, C) -> F, phase: Arc<AtomicU8>) -> Result<Vec<f64>>
+/// Asks until the end; how often, and how long each answer of the measurement took.
+async fn one_client<C, F>(mut client: C, ask: impl Fn(usize, C) -> F, phase: Arc<AtomicU8>) -> Result<(usize, Vec<f64>)>
 where
     F: Future<Output = Result<C>>,
 {
     let mut latencies_ms = Vec::new();
-    for number in 0.. {
-        let asked_in = phase.load(Ordering::Relaxed);
-        if asked_in == ENDED {
-            break;
-        }
+    let mut number = 0;
+    while phase.load(Ordering::Relaxed) != ENDED {
         let asked = Instant::now();
         client = ask(number, client).await?;
+        number += 1;
         let took = asked.elapsed();
         if phase.load(Ordering::Relaxed) == MEASURING {
             latencies_ms.push(took.as_secs_f64() * 1e3);
         }
     }
-    Ok(latencies_ms)
+    Ok((number, latencies_ms))
 }

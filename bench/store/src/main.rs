@@ -114,7 +114,7 @@ fn start(asked: &RoundArguments) -> Result<Started> {
 async fn measure(asked: &RoundArguments, meter: &Meter, round: &mut Round) -> Result<()> {
     let address: SocketAddr = ADDRESS.parse()?;
     if asked.wants("puts") {
-        puts::measure(address, round).await?;
+        puts::measure(address, meter, round).await?;
     }
     if asked.wants("get") || asked.wants("range") {
         ranges::measure(address, round).await?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use bench_harness::{Figure, Round, load};
+use bench_harness::{Figure, Meter, Round, load};
 use bytes::Bytes;
 
 use crate::client::Etcd;
@@ -15,7 +15,8 @@ const KEYS: usize = 10_000;
 const LENGTH_S: u64 = 6;
 
 /// Clients, and the connections that they share.
-const LEVELS: [(usize, usize); 3] = [(1, 1), (32, 4), (1000, 20)];
+const LEVELS: [(usize, usize); 3] = [(1, 1), (32, 4), (MOST, 20)];
+const MOST: usize = 1000;
 
 pub fn figures() -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -27,14 +28,17 @@ pub fn figures() -> Vec<Figure> {
             Figure::lower(&format!("puts_{clients}_p99_ms"), &format!("durable puts, {clients} client{s}, p99"), "ms");
         figures.extend([rate.times(10.0), p99.times(10.0)]);
     }
+    let cost = "durable puts per CPU-second of the server, 1000 clients";
+    figures.push(Figure::higher("puts_1000_per_cpu_s", cost, "1/s"));
     figures
 }
 
-pub async fn measure(address: SocketAddr, round: &mut Round) -> Result<()> {
+pub async fn measure(address: SocketAddr, meter: &Meter, round: &mut Round) -> Result<()> {
     for (count, connections) in LEVELS {
         let connections = Etcd::connections(address, connections).await?;
         let clients: Vec<_> = (0..count).map(|n| (n, connections[n % connections.len()].clone())).collect();
         let value = value();
+        let cpu_before_s = meter.cpu_s()?;
         let load = load::run(clients, Duration::from_secs(LENGTH_S), move |number, (client, mut etcd)| {
             let (key, value) = (key(count, client, number), value.clone());
             async move {
@@ -43,6 +47,9 @@ pub async fn measure(address: SocketAddr, round: &mut Round) -> Result<()> {
             }
         });
         let load = load.await?;
+        if count == MOST {
+            round.put("puts_1000_per_cpu_s", load.total as f64 / (meter.cpu_s()? - cpu_before_s));
+        }
         round.put(&format!("puts_{count}_rate"), load.rate);
         round.put(&format!("puts_{count}_p99_ms"), load.percentile_ms(99));
     }
