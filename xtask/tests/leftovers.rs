@@ -9,11 +9,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
-/// Prints links, packet rules, named namespaces, mounts, control groups and files that could be a lab's, a line each.
+/// One lab at a time: each sees the whole machine.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Prints links, packet rules, named namespaces, mounts, control groups, files and kernel settings that could be a lab's, a
+/// line each.
 const LISTING: &str = r#"
 ip -o link | while read -r _ device _; do printf 'link %s\n' "$device"; done
 for family in -4 -6; do
@@ -25,6 +31,9 @@ nft list tables 2>/dev/null | while read -r line; do printf 'packets %s\n' "$lin
 while read -r _ _ _ root point _; do printf 'mount %s %s\n' "$root" "$point"; done < /proc/self/mountinfo
 find /sys/fs/cgroup -type d -name '*coracle*' 2>/dev/null | while read -r line; do printf 'group %s\n' "$line"; done
 find /run /var/lib /var/log /etc /dev/shm -xdev -maxdepth 2 2>/dev/null | while read -r line; do printf 'file %s\n' "$line"; done
+find /opt /usr/libexec -xdev -maxdepth 3 2>/dev/null | while read -r line; do printf 'file %s\n' "$line"; done
+grep -r . /proc/sys/vm /proc/sys/kernel/panic /proc/sys/kernel/panic_on_oops /proc/sys/kernel/keys 2>/dev/null |
+    while read -r line; do printf 'setting %s\n' "$line"; done
 "#;
 
 /// What labs lock while they start; it stays until the machine is started again.
@@ -36,7 +45,11 @@ fn listing() -> BTreeSet<String> {
     for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
         let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
-        if words.contains("lab-node") || words.contains("__lab-init") || words.contains("__node-init") {
+        if words.contains("/run/coracle-lab/")
+            || words.contains("lab-node")
+            || words.contains("__lab-init")
+            || words.contains("__node-init")
+        {
             lines.insert(format!("process {words}"));
         }
     }
@@ -46,13 +59,29 @@ fn listing() -> BTreeSet<String> {
 
 #[test]
 fn after_a_lab_that_was_killed_and_another_one_the_machine_is_as_before() {
+    machine_is_as_before_a_killed_lab(&["--bare", "--nodes=2"]);
+}
+
+#[test]
+fn a_killed_lab_of_upstreams_programs_leaves_the_machine_as_it_was_too() {
+    let built = Path::new(XTASK).ancestors().nth(2).unwrap().join("upstream/kubelet");
+    if !built.exists() {
+        return eprintln!("skipped: upstream's kubelet is not built; `cargo xtask upstream kubelet` does it");
+    }
+    machine_is_as_before_a_killed_lab(&["--upstream"]);
+}
+
+fn machine_is_as_before_a_killed_lab(arguments: &[&str]) {
     let root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
         return eprintln!("skipped: a lab needs root");
     }
+    let _alone = MACHINE.lock().unwrap();
     let before = listing();
     let mut tool = Command::new(XTASK)
-        .args(["lab", "--bare", "--nodes=2", "--", "sh", "-c", "echo up; sleep 10000"])
+        .arg("lab")
+        .args(arguments)
+        .args(["--", "sh", "-c", "echo up; sleep 10000"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -26,6 +26,7 @@ use pki::{LiveCertificate, tls};
 use crate::arguments::AgentArguments;
 use crate::cluster_info;
 use crate::node::{self, Clients, Ground, Node};
+use crate::parts::Part;
 use crate::settings::Machine;
 use certificates::{Folder, Renewal, ServingCertificate};
 
@@ -56,7 +57,7 @@ impl Joining {
                 .context("--token has to look like abcdef.0123456789abcdef; `coracle token` on the server makes one")
         });
         Ok(Joining {
-            machine: Machine::new(&arguments.node)?,
+            machine: Machine::new(&arguments.node, Part::OF_NODE)?,
             server,
             token: token.transpose()?,
             clock: clock.clone(),
@@ -82,7 +83,9 @@ impl Joining {
         let membership =
             self.retried("reading about the cluster", || cluster_info::read_membership(&client, &authority)).await?;
         let serving = Arc::new(ServingCertificate::default());
-        serving.keep(Renewal::of_server(&client, &folder, &self.machine), &self.clock, &self.tasks);
+        if !self.machine.without.has(Part::Kubelet) {
+            serving.keep(Renewal::of_server(&client, &folder, &self.machine), &self.clock, &self.tasks);
+        }
         let clients = Clients { agent: client.clone(), proxy: client.clone(), dns: client };
         let ground = Ground::open(&self.machine, &membership, &self.clock, &self.tasks).await?;
         node::start(ground, &self.machine, &membership, clients, serving, &self.clock, &self.tasks).await

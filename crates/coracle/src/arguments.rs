@@ -62,9 +62,6 @@ pub struct ServerArguments {
     pub control_plane: ControlPlaneArguments,
     #[command(flatten)]
     pub node: NodeArguments,
-    /// Parts to leave out: scheduler, controllers.
-    #[arg(long, value_delimiter = ',', value_name = "PART")]
-    pub without: Vec<String>,
 }
 
 #[derive(Args, Clone)]
@@ -111,6 +108,10 @@ pub struct NodeArguments {
     /// The token that machines join with.
     #[arg(long, env = "CORACLE_TOKEN")]
     pub token: Option<String>,
+    /// Parts to leave out, for another program in their place: scheduler and controllers where there is a control plane, proxy and
+    /// kubelet where there is a node.
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    pub without: Vec<String>,
 }
 
 #[derive(Args, Clone)]

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use crate::adapters::{ClusterSigner, Secrets, Tokens};
 use crate::identity;
 use crate::instance::Unpublished;
+use crate::parts::Part;
 use crate::settings::{CLUSTER_NAME, Cluster, Machine, admin_kubeconfig};
 
 /// A running control plane.
@@ -51,14 +52,8 @@ impl Authority {
     }
 }
 
-/// Starts it; `without` names parts to leave out.
-pub async fn start(
-    cluster: &Cluster,
-    machine: &Machine,
-    without: &[String],
-    clock: &Clock,
-    tasks: &Tasks,
-) -> Result<ControlPlane> {
+/// Starts it, without the parts that the machine leaves out.
+pub async fn start(cluster: &Cluster, machine: &Machine, clock: &Clock, tasks: &Tasks) -> Result<ControlPlane> {
     let dir = &machine.data_dir;
     let listener = TcpListener::bind(cluster.listen).await;
     let listener = listener.with_context(|| {
@@ -80,11 +75,10 @@ pub async fn start(
     let published = apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised);
     phase::of("kubernetes service", published).await?;
     let plane = ControlPlane { server, authorities: authority };
-    let leaves_out = |part: &str| without.iter().any(|name| name == part);
-    if !leaves_out("controllers") {
+    if !machine.without.has(Part::Controllers) {
         start_controllers(&plane, cluster, clock, tasks)?;
     }
-    if !leaves_out("scheduler") {
+    if !machine.without.has(Part::Scheduler) {
         let client = Client::new(plane.server.door(identity::scheduler()));
         let tasks = tasks.child();
         let informers = Informers::new(client.clone(), clock.clone(), tasks.clone());

@@ -13,6 +13,7 @@ mod identity;
 mod images;
 mod instance;
 mod node;
+mod parts;
 mod run;
 mod settings;
 mod status;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::foreign_runtime;
 use crate::instance::Traces;
+use crate::parts::Part;
 use crate::settings::{Machine, PREFIX};
 
 /// The protocol's own port.
@@ -50,7 +51,8 @@ pub struct Clients {
 
 /// A node that runs.
 pub struct Node {
-    pub kubelet: Kubelet,
+    /// None where another program is the node agent.
+    kubelet: Option<Kubelet>,
     /// Whether names are answered.
     pub answering: watch::Receiver<bool>,
 }
@@ -58,16 +60,24 @@ pub struct Node {
 impl Node {
     /// Returns when pods can be started and names are answered.
     pub async fn ready(&mut self) -> Result<()> {
-        self.kubelet.ready.wait_for(|ready| *ready).await.context("the node agent ended")?;
+        if let Some(kubelet) = &mut self.kubelet {
+            kubelet.ready.wait_for(|ready| *ready).await.context("the node agent ended")?;
+        }
         self.answering.wait_for(|answering| *answering).await.context("names are not answered")?;
         Ok(())
+    }
+
+    /// Where the node API listens; none where another program is the node agent.
+    pub fn port(&self) -> Option<u16> {
+        self.kubelet.as_ref().map(|kubelet| kubelet.port)
     }
 }
 
 /// What a node stands on before it talks to anybody.
 pub struct Ground {
     network: Network,
-    cri: Arc<dyn Cri>,
+    /// None where another program is the node agent.
+    cri: Option<Arc<dyn Cri>>,
 }
 
 impl Ground {
@@ -76,21 +86,25 @@ impl Ground {
         let pods = phase::blocking("pod network", || Pods::open(pod_network(machine, membership)));
         let network = Network::new(pods.context("cannot set up the pod network")?);
         let for_runtime = Arc::new(network.clone());
-        let cri: Arc<dyn Cri> = match &machine.runtime_socket {
+        let runs_pods = !machine.without.has(Part::Kubelet);
+        let cri: Option<Arc<dyn Cri>> = match &machine.runtime_socket {
+            // Even where another program is the node agent, for its pods are to be in our network.
             Some(socket) => {
                 let opening = foreign_runtime::open(socket, &machine.data_dir, for_runtime, clock, tasks);
-                Arc::new(phase::of("container runtime", opening).await?)
+                let cri = phase::of("container runtime", opening).await?;
+                runs_pods.then(|| Arc::new(cri) as Arc<dyn Cri>)
             }
-            None => {
+            None if runs_pods => {
                 let opening = Runtime::open(runtime_options(machine, for_runtime, clock, tasks));
-                Arc::new(phase::of("container runtime", opening).await.context("cannot open the container runtime")?)
+                Some(Arc::new(phase::of("container runtime", opening).await.context("cannot open the container runtime")?))
             }
+            None => None,
         };
         Ok(Ground { cri, network })
     }
 }
 
-/// Starts everything; returns when the node is registered.
+/// Starts everything that is not left out; returns when the node is registered.
 pub async fn start(
     Ground { network, cri }: Ground,
     machine: &Machine,
@@ -102,10 +116,11 @@ pub async fn start(
 ) -> Result<Node> {
     let answering = start_dns(machine, membership, clients.dns, clock, tasks);
     let network_ready = network.has_range();
+    Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
     start_network(machine, membership, network, clients.proxy, clock, tasks);
+    let Some(cri) = cri else { return Ok(Node { kubelet: None, answering }) };
     let addresses = vec![machine.address];
     let dir = machine.data_dir.join("kubelet");
-    Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
     let mut config =
         kubelet::Config::new(&machine.name, addresses, clients.agent, clock.clone(), tasks.child(), cri, dir);
     config.log_dir = config_log_dir();
@@ -117,7 +132,7 @@ pub async fn start(
     config.rotates_logs = machine.runtime_socket.is_some();
     config.eviction_hard.clone_from(&machine.eviction_hard);
     let kubelet = phase::of("node agent", kubelet::run(config)).await.context("cannot start the node agent")?;
-    Ok(Node { kubelet, answering })
+    Ok(Node { kubelet: Some(kubelet), answering })
 }
 
 /// Where container logs are, as everywhere.
@@ -214,6 +229,9 @@ fn start_network(
             tracing::error!(%error, "routes to other nodes are not kept");
         }
     });
+    if machine.without.has(Part::Proxy) {
+        return;
+    }
     tasks.spawn("proxy", async move {
         if let Err(error) = net::proxy::run(informers, proxy).await {
             tracing::error!(%error, "services are not kept");

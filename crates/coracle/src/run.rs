@@ -28,6 +28,7 @@ use crate::control_plane::{self, ControlPlane};
 use crate::identity;
 use crate::instance::{Instance, READY_WORD, ReadyPipe};
 use crate::node::{self, Clients, Ground, Node};
+use crate::parts::Part;
 use crate::settings::{Cluster, Machine, admin_kubeconfig};
 use crate::token;
 
@@ -48,7 +49,7 @@ pub fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
 }
 
 pub fn up(arguments: &UpArguments) -> Result<()> {
-    let (cluster, machine) = (Cluster::new(&arguments.control_plane)?, Machine::new(&arguments.node)?);
+    let (cluster, machine) = (Cluster::new(&arguments.control_plane)?, Machine::new(&arguments.node, Part::ALL)?);
     token::checked(arguments.node.token.as_deref())?;
     be_root("up")?;
     if arguments.detach {
@@ -58,7 +59,7 @@ pub fn up(arguments: &UpArguments) -> Result<()> {
     let mut ready = inherited_pipe()?;
     block_on(async move {
         let (clock, tasks) = (Clock::system(), Tasks::root());
-        let plane = control_plane::start(&cluster, &machine, &[], &clock, &tasks).await?;
+        let plane = control_plane::start(&cluster, &machine, &clock, &tasks).await?;
         let outcome = async {
             let ground = open_ground(&plane, &cluster, &machine, &clock, &tasks);
             phase::of("cluster information", cluster_info::publish(&plane, &cluster, &machine)).await?;
@@ -79,17 +80,13 @@ pub fn up(arguments: &UpArguments) -> Result<()> {
 }
 
 pub fn server(arguments: &ServerArguments) -> Result<()> {
-    let (cluster, machine) = (Cluster::new(&arguments.control_plane)?, Machine::new(&arguments.node)?);
-    for part in &arguments.without {
-        if !["scheduler", "controllers"].contains(&part.as_str()) {
-            bail!("--without {part}: there is no such part; choose from scheduler, controllers");
-        }
-    }
+    let cluster = Cluster::new(&arguments.control_plane)?;
+    let machine = Machine::new(&arguments.node, Part::OF_CONTROL_PLANE)?;
     token::checked(arguments.node.token.as_deref())?;
     let _instance = Instance::take(&machine.data_dir)?;
     block_on(async move {
         let (clock, tasks) = (Clock::system(), Tasks::root());
-        let plane = control_plane::start(&cluster, &machine, &arguments.without, &clock, &tasks).await?;
+        let plane = control_plane::start(&cluster, &machine, &clock, &tasks).await?;
         cluster_info::publish(&plane, &cluster, &machine).await?;
         token::provide(&plane, arguments.node.token.as_deref()).await?;
         tracing::info!(address = %plane.server.address(), "the API is served");
@@ -108,11 +105,7 @@ pub fn agent(arguments: &AgentArguments) -> Result<()> {
             joined = joining.join() => joined?,
             () = stop_signal() => return wind_down(&tasks).await,
         };
-        tracing::info!(
-            node = joining.machine().name,
-            port = joined.kubelet.port,
-            "this machine is a node of the cluster"
-        );
+        tracing::info!(node = joining.machine().name, port = joined.port(), "this machine is a node of the cluster");
         stop_signal().await;
         wind_down(&tasks).await
     })

@@ -9,6 +9,7 @@ use kubelet::node::thresholds::Thresholds;
 use runtime::image::{Mirror, Registries};
 
 use crate::arguments::{ControlPlaneArguments, NodeArguments};
+use crate::parts::{Part, Without};
 
 /// The device names and nftables tables of this machine's instance start with it.
 pub const PREFIX: &str = "coracle";
@@ -39,6 +40,7 @@ pub struct Machine {
     pub eviction_hard: Thresholds,
     /// The socket of the runtime to use instead of our own.
     pub runtime_socket: Option<PathBuf>,
+    pub without: Without,
 }
 
 impl Cluster {
@@ -82,7 +84,8 @@ impl Cluster {
 }
 
 impl Machine {
-    pub fn new(arguments: &NodeArguments) -> Result<Self> {
+    /// `parts` are those that the command has, and that can therefore be left out.
+    pub fn new(arguments: &NodeArguments, parts: &[Part]) -> Result<Self> {
         let name = match &arguments.node_name {
             Some(name) => name.clone(),
             None => host_name()?.to_lowercase(),
@@ -102,6 +105,7 @@ impl Machine {
             registries: registries(&arguments.registry_mirror)?,
             eviction_hard: arguments.eviction_hard.clone(),
             runtime_socket: arguments.container_runtime_endpoint.as_deref().map(runtime_socket).transpose()?,
+            without: Without::read(&arguments.without, parts)?,
         })
     }
 }

@@ -156,6 +156,9 @@ fn wait_for_node(plan: &Plan, node: &Node) -> Result<()> {
     if plan.cluster.has(Part::Kubelet) {
         return upstream::become_part(plan, node);
     }
+    if plan.cluster.has(Part::ControllerManager) && node.number > 1 {
+        upstream::approve_server(plan, node)?;
+    }
     wait_until_ready(plan, node)
         .with_context(|| format!("the end of what Coracle said on {}:\n{}", node.name, node.log_tail()))
 }

@@ -22,7 +22,8 @@ use super::{cgroups, cluster, containerd, hub, network, node_init, reaper, spawn
 use crate::process;
 
 const BOOT_MS_MAX: u64 = 10_000;
-const STOP_MS_MAX: u64 = 30_000;
+/// Upstream's API server lets watches go on for a minute.
+const STOP_MS_MAX: u64 = 90_000;
 const LOOK_AGAIN_MS: u64 = 10;
 
 #[derive(Args)]

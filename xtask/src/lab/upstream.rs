@@ -35,7 +35,7 @@ use super::cluster::{self, kubectl};
 use super::containerd;
 use super::enter::{self, wait_for};
 use super::init::lab_node;
-use super::state::{API_PORT, Node, Plan, slowness};
+use super::state::{API_PORT, Node, Plan, read_pid, slowness};
 use crate::progress::step;
 use crate::{paths, process};
 
@@ -206,13 +206,15 @@ pub fn become_part(plan: &Plan, node: &Node) -> Result<()> {
     cluster::wait_until_ready(plan, node).with_context(said)
 }
 
-/// The programs of a node in their order, each as soon as what it stands on answers.
+/// The programs of a node that do not run yet in their order, each as soon as what it stands on answers.
 pub fn start_programs(plan: &Plan, node: &Node) -> Result<()> {
     if !plan.cluster.is_coracle() {
         write_admin_kubeconfig(plan)?;
     }
     for program in Program::of(plan.cluster.parts(), node.number) {
-        lab_node(plan, &["start", &node.number.to_string(), program.name()])?;
+        if !read_pid(&node.pid_file(program.name())).is_ok_and(enter::is_alive) {
+            lab_node(plan, &["start", &node.number.to_string(), program.name()])?;
+        }
         match program {
             Program::Apiserver => {
                 wait_for_api(plan, node)?;
@@ -289,7 +291,7 @@ fn ranges_of_pods(plan: &Plan) -> Result<BTreeMap<String, String>> {
     Ok(pairs(&text))
 }
 
-/// Lines of a name and a range; nodes that have none yet are left out.
+/// Lines of a name and a value; names without one are left out.
 fn pairs(text: &str) -> BTreeMap<String, String> {
     let lines = text.lines().filter_map(|line| line.trim().split_once(' '));
     lines.map(|(name, range)| (name.to_owned(), range.to_owned())).collect()
@@ -312,12 +314,34 @@ fn set_routes(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// Approves the certificate by which a joined node of Coracle's serves. Upstream's controllers leave that to people.
+pub fn approve_server(plan: &Plan, node: &Node) -> Result<()> {
+    let format = "jsonpath={range .items[?(@.spec.signerName==\"kubernetes.io/kubelet-serving\")]}{.spec.username} {.metadata.name}{\"\\n\"}{end}";
+    let user = format!("system:node:{}", node.name);
+    let mut request = None;
+    wait_for(REGISTERED_MS_MAX, || {
+        let listed = process::output(kubectl(plan).args(["get", "certificatesigningrequests", "--output", format]));
+        request = listed.ok().and_then(|text| pairs(&text).remove(&user));
+        request.is_some()
+    })
+    .with_context(|| format!("{} does not ask for a certificate to serve with", node.name))?;
+    let request = request.unwrap_or_default();
+    process::quiet(kubectl(plan).args(["certificate", "approve", &request]))
+        .with_context(|| format!("approving the certificate of {}", node.name))
+}
+
 /// Asks for CoreDNS as soon as there is an API, as kubeadm does; its pods come when there is a node for them.
 fn apply_dns(plan: &Plan) -> Result<()> {
     let file = folder(plan).join("dns.json");
     let objects = dns::objects(&UPSTREAM_RANGES, &plan.upstream("coredns")?.to_string_lossy());
     fs::write(&file, format!("{objects:#}\n"))?;
-    process::quiet(kubectl(plan).arg("apply").arg("--filename").arg(&file)).context("applying the cluster's DNS")
+    let mut said = None;
+    // its namespace is made a moment after the API is ready
+    wait_for(REGISTERED_MS_MAX, || {
+        said = process::quiet(kubectl(plan).arg("apply").arg("--filename").arg(&file)).err();
+        said.is_none()
+    })
+    .with_context(|| format!("applying the cluster's DNS: {:#}", said.unwrap_or_else(|| anyhow::anyhow!("it works now"))))
 }
 
 fn wait_for_dns(plan: &Plan) -> Result<()> {

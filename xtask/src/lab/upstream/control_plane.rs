@@ -89,6 +89,8 @@ pub fn controller_manager(site: &Site) -> Result<Vec<String>> {
     flags.file("requestheader-client-ca-file", &keys.front_proxy.certificate);
     flags.set("controllers", "*,bootstrapsigner,tokencleaner").set("use-service-account-credentials", true);
     flags.file("service-account-private-key-file", &keys.token_key);
+    // its usual place is the machine's
+    flags.set("flex-volume-plugin-dir", "/var/lib/kube-controller-manager/volume-plugins");
     flags.set("service-cluster-ip-range", site.ranges.services);
     Ok(flags.0)
 }
