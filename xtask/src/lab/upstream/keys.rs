@@ -89,7 +89,9 @@ impl Keys {
     /// The authorities that Coracle keeps in `authorities`, copied to where every node sees them.
     pub fn of(authorities: &Path, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        for file in ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key"] {
+        let files = ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key"];
+        // once: programs that run watch these
+        for file in files.into_iter().filter(|file| !dir.join(file).exists()) {
             fs::copy(authorities.join(file), dir.join(file)).with_context(|| format!("taking Coracle's {file}"))?;
         }
         Ok(Self::in_folder(dir))
@@ -128,6 +130,9 @@ impl Keys {
     pub fn kubeconfig(&self, file: &str, server: &str, holder: &Holder) -> Result<PathBuf> {
         let credential = self.issue(file, holder)?;
         let path = self.dir.join(format!("{file}.kubeconfig"));
+        if path.exists() {
+            return Ok(path);
+        }
         let content = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "lab",
             "clusters": [{"name": "lab", "cluster": {"server": server, "certificate-authority": self.authority.certificate}}],
