@@ -335,13 +335,13 @@ fn apply_dns(plan: &Plan) -> Result<()> {
     let file = folder(plan).join("dns.json");
     let objects = dns::objects(&UPSTREAM_RANGES, &plan.upstream("coredns")?.to_string_lossy());
     fs::write(&file, format!("{objects:#}\n"))?;
-    let mut said = None;
-    // its namespace is made a moment after the API is ready
-    wait_for(REGISTERED_MS_MAX, || {
-        said = process::quiet(kubectl(plan).arg("apply").arg("--filename").arg(&file)).err();
-        said.is_none()
-    })
-    .with_context(|| format!("applying the cluster's DNS: {:#}", said.unwrap_or_else(|| anyhow::anyhow!("it works now"))))
+    let mut applied = Ok(());
+    // its namespace is made a moment after the API is ready; the error that counts is the last attempt's
+    let _ = wait_for(REGISTERED_MS_MAX, || {
+        applied = process::quiet(kubectl(plan).arg("apply").arg("--filename").arg(&file));
+        applied.is_ok()
+    });
+    applied.context("applying the cluster's DNS")
 }
 
 fn wait_for_dns(plan: &Plan) -> Result<()> {
