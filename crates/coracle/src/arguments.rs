@@ -108,8 +108,8 @@ pub struct NodeArguments {
     /// The token that machines join with.
     #[arg(long, env = "CORACLE_TOKEN")]
     pub token: Option<String>,
-    /// Parts to leave out, for another program in their place: scheduler and controllers where there is a control plane, proxy and
-    /// kubelet where there is a node.
+    /// Parts to leave out, for another program in their place: apiserver, scheduler and controllers where there is a control plane,
+    /// proxy and kubelet where there is a node.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub without: Vec<String>,
 }

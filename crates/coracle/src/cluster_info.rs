@@ -47,8 +47,8 @@ pub fn config_maps() -> GroupVersionResource {
 
 /// Writes everything; what is right already is left as it is.
 pub async fn publish(plane: &ControlPlane, cluster: &Cluster, machine: &Machine) -> Result<()> {
-    let client = Client::new(plane.server.door(identity::administrator()));
-    let server = format!("https://{}", SocketAddr::new(machine.address, plane.server.address().port()));
+    let client = Client::new(plane.api.door(identity::administrator()));
+    let server = format!("https://{}", SocketAddr::new(machine.address, plane.api.address().port()));
     let membership = membership(plane, cluster);
     let text = kubeconfig(&server, &membership.authority);
     let rights = rights().into_iter().map(|object| create_missing(&client, object));

@@ -17,6 +17,7 @@ use store::Embedded;
 use tokio::net::TcpListener;
 
 use crate::adapters::{ClusterSigner, Secrets, Tokens};
+use crate::api_access::{Api, Other};
 use crate::identity;
 use crate::instance::Unpublished;
 use crate::parts::Part;
@@ -24,7 +25,7 @@ use crate::settings::{CLUSTER_NAME, Cluster, Machine, admin_kubeconfig};
 
 /// A running control plane.
 pub struct ControlPlane {
-    pub server: Arc<ApiServer>,
+    pub api: Arc<Api>,
     pub authorities: Arc<Authority>,
 }
 
@@ -54,6 +55,24 @@ impl Authority {
 
 /// Starts it, without the parts that the machine leaves out.
 pub async fn start(cluster: &Cluster, machine: &Machine, clock: &Clock, tasks: &Tasks) -> Result<ControlPlane> {
+    let plane = if machine.without.has(Part::Apiserver) {
+        use_api(cluster, machine, clock).await?
+    } else {
+        serve_api(cluster, machine, clock, tasks).await?
+    };
+    if !machine.without.has(Part::Controllers) {
+        start_controllers(&plane, cluster, clock, tasks)?;
+    }
+    if !machine.without.has(Part::Scheduler) {
+        let client = Client::new(plane.api.door(identity::scheduler()));
+        let tasks = tasks.child();
+        let informers = Informers::new(client.clone(), clock.clone(), tasks.clone());
+        scheduler::start(scheduler::Config { client, informers, clock: clock.clone(), tasks });
+    }
+    Ok(plane)
+}
+
+async fn serve_api(cluster: &Cluster, machine: &Machine, clock: &Clock, tasks: &Tasks) -> Result<ControlPlane> {
     let dir = &machine.data_dir;
     let listener = TcpListener::bind(cluster.listen).await;
     let listener = listener.with_context(|| {
@@ -63,8 +82,9 @@ pub async fn start(cluster: &Cluster, machine: &Machine, clock: &Clock, tasks: &
         )
     })?;
     let address = listener.local_addr()?;
-    let Foundations { authority, issuer, encryption, store, kubeconfig } =
+    let Foundations { keys, encryption, store } =
         phase::of("foundations", lay_foundations(dir, &cluster.local_server(address.port()), clock, tasks)).await?;
+    let Keys { authority, issuer, kubeconfig } = keys;
     let config = phase::blocking("certificates", || {
         api_config(cluster, machine, &authority, issuer, store, encryption, listener, clock, tasks)
     })?;
@@ -74,55 +94,68 @@ pub async fn start(cluster: &Cluster, machine: &Machine, clock: &Clock, tasks: &
     let advertised = SocketAddr::new(machine.address, address.port());
     let published = apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised);
     phase::of("kubernetes service", published).await?;
-    let plane = ControlPlane { server, authorities: authority };
-    if !machine.without.has(Part::Controllers) {
-        start_controllers(&plane, cluster, clock, tasks)?;
-    }
-    if !machine.without.has(Part::Scheduler) {
-        let client = Client::new(plane.server.door(identity::scheduler()));
-        let tasks = tasks.child();
-        let informers = Informers::new(client.clone(), clock.clone(), tasks.clone());
-        scheduler::start(scheduler::Config { client, informers, clock: clock.clone(), tasks });
-    }
-    Ok(plane)
+    Ok(ControlPlane { api: Arc::new(Api::Own(server)), authorities: authority })
+}
+
+/// Another program serves the API on `--listen`, with the authority in our data folder.
+async fn use_api(cluster: &Cluster, machine: &Machine, clock: &Clock) -> Result<ControlPlane> {
+    let ip = if cluster.listen.ip().is_unspecified() { machine.address } else { cluster.listen.ip() };
+    let address = SocketAddr::new(ip, cluster.listen.port());
+    let Keys { authority, kubeconfig, .. } =
+        open_keys(&machine.data_dir, &cluster.local_server(address.port()), clock).await?;
+    let other = Other::new(address, authority.clone(), clock)?;
+    phase::of("other api server", other.ready()).await;
+    kubeconfig.publish()?;
+    Ok(ControlPlane { api: Arc::new(Api::Other(Box::new(other))), authorities: authority })
+}
+
+/// Who signs, and the administrator's credential.
+struct Keys {
+    authority: Arc<Authority>,
+    issuer: Arc<TokenIssuer>,
+    /// To be published once somebody answers.
+    kubeconfig: Unpublished,
+}
+
+/// Opens or makes them.
+async fn open_keys(dir: &Path, server: &str, clock: &Clock) -> Result<Keys> {
+    let (dir, server, clock) = (dir.to_path_buf(), server.to_string(), clock.clone());
+    let keys = tokio::task::spawn_blocking(move || -> Result<_> {
+        let made = || Authorities::load_or_create(&dir.join("pki"), &clock);
+        let authorities = phase::blocking("authorities", made).context("cannot set up the authorities")?;
+        let issuer = Arc::new(TokenIssuer::new(authorities.token_keys, DEFAULT_ISSUER, clock.clone()));
+        let authority = Arc::new(Authority { cluster: authorities.cluster, clock: clock.clone() });
+        let write = || write_kubeconfig(&dir, &server, &authority, &clock);
+        let kubeconfig = phase::blocking("administrator", write)?;
+        Ok(Keys { authority, issuer, kubeconfig })
+    });
+    keys.await?
 }
 
 /// What stands on disk before a server can be made, all of it durable.
 struct Foundations {
-    authority: Arc<Authority>,
-    issuer: Arc<TokenIssuer>,
+    keys: Keys,
     encryption: EncryptionKeys,
     store: Arc<Embedded>,
-    /// To be published once somebody answers.
-    kubeconfig: Unpublished,
 }
 
 /// Opens or makes keys, store and the administrator's credential, side by side: each spends its time waiting for the disk.
 /// Meanwhile the tables of kinds are read.
 async fn lay_foundations(dir: &Path, server: &str, clock: &Clock, tasks: &Tasks) -> Result<Foundations> {
-    let (pki_dir, for_keys) = (dir.join("pki"), dir.join("pki"));
-    let (options, server) = (store::Options::new(dir.join("store"), clock.clone(), tasks.child()), server.to_string());
-    let (clock, dir_of_config) = (clock.clone(), dir.to_path_buf());
-    let keys = tokio::task::spawn_blocking(move || -> Result<_> {
-        let made = || Authorities::load_or_create(&pki_dir, &clock);
-        let authorities = phase::blocking("authorities", made).context("cannot set up the authorities")?;
-        let issuer = Arc::new(TokenIssuer::new(authorities.token_keys, DEFAULT_ISSUER, clock.clone()));
-        let authority = Arc::new(Authority { cluster: authorities.cluster, clock: clock.clone() });
-        let write = || write_kubeconfig(&dir_of_config, &server, &authority, &clock);
-        let kubeconfig = phase::blocking("administrator", write)?;
-        Ok((authority, issuer, kubeconfig))
-    });
+    let for_keys = dir.join("pki");
+    let options = store::Options::new(dir.join("store"), clock.clone(), tasks.child());
     let encryption = tokio::task::spawn_blocking(move || {
         phase::blocking("encryption key", || EncryptionKeys::load_or_create(&for_keys.join("secrets-encryption.key")))
     });
     let store = tokio::task::spawn_blocking(|| phase::blocking("store", || Embedded::open(options)));
     let tables = tokio::task::spawn_blocking(|| phase::blocking("tables of kinds", api::builtin));
-    let (keys, encryption, store, _) = tokio::try_join!(keys, encryption, store, tables)?;
-    let (authority, issuer, kubeconfig) = keys?;
+    let (keys, (encryption, store, _)) = tokio::try_join!(open_keys(dir, server, clock), async {
+        tokio::try_join!(encryption, store, tables).map_err(anyhow::Error::from)
+    })?;
     let store = Arc::new(store.context("cannot open the store")?);
     // Their names in the data folder are part of it.
     File::open(dir)?.sync_all()?;
-    Ok(Foundations { authority, issuer, encryption: encryption?, store, kubeconfig })
+    Ok(Foundations { keys, encryption: encryption?, store })
 }
 
 #[expect(clippy::too_many_arguments, reason = "each is one part of the configuration made here")]
@@ -188,13 +221,13 @@ fn write_kubeconfig(dir: &Path, server: &str, authority: &Authority, clock: &Clo
 
 fn start_controllers(plane: &ControlPlane, cluster: &Cluster, clock: &Clock, tasks: &Tasks) -> Result<()> {
     let tasks = tasks.child();
-    let reader = Client::new(plane.server.door(identity::controller_manager()));
-    let server = plane.server.clone();
+    let reader = Client::new(plane.api.door(identity::controller_manager()));
+    let api = plane.api.clone();
     let ranges = cluster.pod_cidrs.iter().map(|range| Range::parse(&range.to_string()));
     controllers::start(&controllers::Context {
         informers: Informers::new(reader, clock.clone(), tasks.clone()),
         clock: clock.clone(),
-        client_for: Arc::new(move |name| Client::new(server.door(identity::controller(name)))),
+        client_for: Arc::new(move |name| Client::new(api.door(identity::controller(name)))),
         root_ca: plane.authorities.cluster.certificate_pem(),
         resources: resources(),
         signer: Arc::new(ClusterSigner { authority: plane.authorities.clone(), clock: clock.clone() }),

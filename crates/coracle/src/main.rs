@@ -5,6 +5,7 @@
 
 mod adapters;
 mod agent;
+mod api_access;
 mod arguments;
 mod cluster_info;
 mod control_plane;

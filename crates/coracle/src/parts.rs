@@ -4,6 +4,8 @@ use anyhow::{Result, bail};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
+    /// The API server and the store behind it; the other parts are clients of who serves on its address.
+    Apiserver,
     Scheduler,
     Controllers,
     /// The service proxy of a node.
@@ -13,12 +15,13 @@ pub enum Part {
 }
 
 impl Part {
-    pub const OF_CONTROL_PLANE: &[Part] = &[Part::Scheduler, Part::Controllers];
+    pub const OF_CONTROL_PLANE: &[Part] = &[Part::Apiserver, Part::Scheduler, Part::Controllers];
     pub const OF_NODE: &[Part] = &[Part::Proxy, Part::Kubelet];
-    pub const ALL: &[Part] = &[Part::Scheduler, Part::Controllers, Part::Proxy, Part::Kubelet];
+    pub const ALL: &[Part] = &[Part::Apiserver, Part::Scheduler, Part::Controllers, Part::Proxy, Part::Kubelet];
 
     const fn name(self) -> &'static str {
         match self {
+            Part::Apiserver => "apiserver",
             Part::Scheduler => "scheduler",
             Part::Controllers => "controllers",
             Part::Proxy => "proxy",
@@ -60,8 +63,8 @@ mod tests {
         let without = Without::read(&names(&["proxy", "scheduler"]), Part::ALL).unwrap();
         assert!(without.has(Part::Proxy) && without.has(Part::Scheduler) && !without.has(Part::Kubelet));
         let refused = |name: &str, parts| Without::read(&names(&[name]), parts).unwrap_err().to_string();
-        assert!(refused("etcd", Part::ALL).ends_with("choose from scheduler, controllers, proxy, kubelet"));
-        assert!(refused("proxy", Part::OF_CONTROL_PLANE).ends_with("choose from scheduler, controllers"));
+        assert!(refused("etcd", Part::ALL).ends_with("choose from apiserver, scheduler, controllers, proxy, kubelet"));
+        assert!(refused("proxy", Part::OF_CONTROL_PLANE).ends_with("choose from apiserver, scheduler, controllers"));
         assert!(refused("scheduler", Part::OF_NODE).ends_with("choose from proxy, kubelet"));
     }
 }

@@ -89,7 +89,7 @@ pub fn server(arguments: &ServerArguments) -> Result<()> {
         let plane = control_plane::start(&cluster, &machine, &clock, &tasks).await?;
         cluster_info::publish(&plane, &cluster, &machine).await?;
         token::provide(&plane, arguments.node.token.as_deref()).await?;
-        tracing::info!(address = %plane.server.address(), "the API is served");
+        tracing::info!(address = %plane.api.address(), "the API is served");
         stop_signal().await;
         wind_down(&tasks).await
     })
@@ -149,9 +149,9 @@ async fn join_in_process(
     let serving = plane.authorities.live("kubelet-server", wanted, tasks)?;
     let membership = cluster_info::membership(plane, cluster);
     let clients = Clients {
-        agent: Client::new(plane.server.door(identity::node(&machine.name))),
-        proxy: Client::new(plane.server.door(identity::proxy())),
-        dns: Client::new(plane.server.door(identity::dns())),
+        agent: Client::new(plane.api.door(identity::node(&machine.name))),
+        proxy: Client::new(plane.api.door(identity::proxy())),
+        dns: Client::new(plane.api.door(identity::dns())),
     };
     node::start(ground, machine, &membership, clients, serving, clock, tasks).await
 }

@@ -32,7 +32,7 @@ pub fn checked(token: Option<&str>) -> Result<Option<BootstrapToken>> {
 /// Has the cluster accept `token`, if one was given. It has no end.
 pub async fn provide(plane: &ControlPlane, token: Option<&str>) -> Result<()> {
     let Some(token) = checked(token)? else { return Ok(()) };
-    let client = Client::new(plane.server.door(identity::administrator()));
+    let client = Client::new(plane.api.door(identity::administrator()));
     match client.create_object(&secrets(), secret(&token, None)).await {
         Err(status) if !status.is_already_exists() => Err(status).context("cannot store the join token"),
         _ => Ok(()),

@@ -88,6 +88,7 @@ pub fn start_node(plan: &Plan, node: &Node) -> Result<()> {
 
 /// Coracle, and upstream's programs in the place of its parts as soon as there is an API to talk to.
 fn start_programs(plan: &Plan, node: &Node) -> Result<()> {
+    upstream::start_api(plan, node)?;
     lab_node(plan, &["start", &node.number.to_string(), CORACLE])?;
     if node.number == 1 {
         wait_for_api(plan, node)?;

@@ -46,6 +46,9 @@ const API_READY_MS_MAX: u64 = 120_000;
 const REGISTERED_MS_MAX: u64 = 60_000;
 const DNS_READY_S_MAX: u64 = 180;
 
+/// In the first node's folder.
+const CORACLE_KEYS: &str = "var-lib/coracle/pki";
+
 /// Which cluster a lab's nodes run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Cluster {
@@ -143,11 +146,13 @@ impl Site {
     fn of(plan: &Plan) -> Result<Self> {
         let server = plan.node(1)?;
         let dir = folder(plan);
-        let (keys, ranges) = if plan.cluster.is_coracle() {
-            (Keys::of(&server.data.join("var-lib/coracle/pki"), &dir)?, CORACLE_RANGES)
+        // whose cluster it is decides who makes the authorities
+        let keys = if plan.cluster.has(Part::Apiserver) {
+            Keys::own(&dir)?
         } else {
-            (Keys::own(&dir)?, UPSTREAM_RANGES)
+            Keys::of(&server.data.join(CORACLE_KEYS), &dir)?
         };
+        let ranges = if plan.cluster.is_coracle() { CORACLE_RANGES } else { UPSTREAM_RANGES };
         Ok(Self { server, keys, ranges })
     }
 
@@ -206,12 +211,25 @@ pub fn become_part(plan: &Plan, node: &Node) -> Result<()> {
     cluster::wait_until_ready(plan, node).with_context(said)
 }
 
+/// The API server that Coracle is a client of, if it is upstream's; Coracle gets the authorities of that.
+pub fn start_api(plan: &Plan, node: &Node) -> Result<()> {
+    if !plan.cluster.has(Part::Apiserver) || node.number != 1 {
+        return Ok(());
+    }
+    Site::of(plan)?.keys.give(&node.data.join(CORACLE_KEYS))?;
+    start_all(plan, node, &Program::of(&[Part::Apiserver], 1))
+}
+
 /// The programs of a node that do not run yet in their order, each as soon as what it stands on answers.
 pub fn start_programs(plan: &Plan, node: &Node) -> Result<()> {
-    if !plan.cluster.is_coracle() {
+    start_all(plan, node, &Program::of(plan.cluster.parts(), node.number))
+}
+
+fn start_all(plan: &Plan, node: &Node, programs: &[Program]) -> Result<()> {
+    if plan.cluster.has(Part::Apiserver) {
         write_admin_kubeconfig(plan)?;
     }
-    for program in Program::of(plan.cluster.parts(), node.number) {
+    for program in programs {
         if !read_pid(&node.pid_file(program.name())).is_ok_and(enter::is_alive) {
             lab_node(plan, &["start", &node.number.to_string(), program.name()])?;
         }

@@ -75,7 +75,8 @@ pub fn apiserver(site: &Site) -> Result<Vec<String>> {
     flags.set("requestheader-group-headers", "X-Remote-Group");
     flags.set("requestheader-username-headers", "X-Remote-User").set("enable-aggregator-routing", true);
     flags.set("service-account-issuer", format!("https://{in_cluster}"));
-    flags.file("service-account-key-file", &keys.token_key).file("service-account-signing-key-file", &keys.token_key);
+    flags.file("service-account-key-file", &keys.token_public_key()?);
+    flags.file("service-account-signing-key-file", &keys.token_key);
     flags.set("service-cluster-ip-range", site.ranges.services);
     Ok(flags.0)
 }

@@ -80,7 +80,7 @@ impl Keys {
         }
         if !keys.token_key.exists() {
             let mut command = Command::new("openssl");
-            command.args(["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out"]);
+            command.args(["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out"]);
             process::quiet(command.arg(&keys.token_key)).context("making the key of tokens")?;
         }
         Ok(keys)
@@ -89,12 +89,14 @@ impl Keys {
     /// The authorities that Coracle keeps in `authorities`, copied to where every node sees them.
     pub fn of(authorities: &Path, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let files = ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key"];
-        // once: programs that run watch these
-        for file in files.into_iter().filter(|file| !dir.join(file).exists()) {
-            fs::copy(authorities.join(file), dir.join(file)).with_context(|| format!("taking Coracle's {file}"))?;
-        }
+        carry(authorities, dir)?;
         Ok(Self::in_folder(dir))
+    }
+
+    /// Hands the authorities on to Coracle, which takes what it finds in `authorities`.
+    pub fn give(&self, authorities: &Path) -> Result<()> {
+        fs::create_dir_all(authorities)?;
+        carry(&self.dir, authorities)
     }
 
     fn in_folder(dir: &Path) -> Self {
@@ -104,6 +106,15 @@ impl Keys {
             front_proxy: credential(dir, "front-proxy-ca"),
             token_key: dir.join("sa.key"),
         }
+    }
+
+    /// What service account tokens are verified with.
+    pub fn token_public_key(&self) -> Result<PathBuf> {
+        let path = self.dir.join("sa.pub");
+        let mut command = Command::new("openssl");
+        command.args(["pkey", "-pubout", "-in"]).arg(&self.token_key).arg("-out").arg(&path);
+        process::quiet(&mut command).context("making the public key of tokens")?;
+        Ok(path)
     }
 
     /// A credential by the cluster's authority.
@@ -142,6 +153,15 @@ impl Keys {
         fs::write(&path, format!("{content:#}\n")).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
+}
+
+/// Copies the authorities, but not over what is there: programs that run watch these files.
+fn carry(from: &Path, to: &Path) -> Result<()> {
+    let files = ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key"];
+    for file in files.into_iter().filter(|file| !to.join(file).exists()) {
+        fs::copy(from.join(file), to.join(file)).with_context(|| format!("carrying {file} to {}", to.display()))?;
+    }
+    Ok(())
 }
 
 fn credential(dir: &Path, file: &str) -> Credential {

@@ -60,11 +60,12 @@ impl Part {
     /// What Coracle calls the part that this one replaces; none where nothing of upstream's can.
     pub const fn of_coracle(self) -> Option<&'static str> {
         match self {
+            Part::Apiserver => Some("apiserver"),
             Part::ControllerManager => Some("controllers"),
             Part::Scheduler => Some("scheduler"),
             Part::Kubelet => Some("kubelet"),
             Part::KubeProxy => Some("proxy"),
-            Part::Apiserver | Part::Dns => None,
+            Part::Dns => None,
         }
     }
 }
@@ -212,7 +213,10 @@ mod tests {
         let refused = "apiserver,cloud".parse::<Parts>().unwrap_err().to_string();
         assert!(refused.contains("\"cloud\"") && refused.contains("apiserver, controller-manager"), "{refused}");
         let refused = swappable("dns").unwrap_err().to_string();
-        assert!(refused.ends_with("choose from controller-manager, scheduler, kubelet, kube-proxy"), "{refused}");
+        assert!(
+            refused.ends_with("choose from apiserver, controller-manager, scheduler, kubelet, kube-proxy"),
+            "{refused}"
+        );
         assert_eq!(swappable("kube-proxy").unwrap(), Part::KubeProxy);
     }
 }
