@@ -96,7 +96,9 @@ impl Ground {
             }
             None if runs_pods => {
                 let opening = Runtime::open(runtime_options(machine, for_runtime, clock, tasks));
-                Some(Arc::new(phase::of("container runtime", opening).await.context("cannot open the container runtime")?))
+                Some(Arc::new(
+                    phase::of("container runtime", opening).await.context("cannot open the container runtime")?,
+                ))
             }
             None => None,
         };

@@ -37,7 +37,7 @@ pub fn coracle_arguments(plan: &Plan, node: &Node) -> Vec<String> {
     for (registry, port) in MIRRORED {
         flag("registry-mirror", format!("{registry}=http://{HUB}:{port}"));
     }
-    if plan.containerd.is_some() && !plan.cluster.has(Part::Kubelet) {
+    if plan.containerd.is_some() {
         flag("container-runtime-endpoint", format!("unix://{}", containerd::SOCKET));
     }
     let without = plan.cluster.left_out_of_coracle(node.number);
@@ -98,7 +98,7 @@ fn start_programs(plan: &Plan, node: &Node) -> Result<()> {
 
 /// containerd, where Coracle runs on it and it does not run yet.
 pub fn start_runtime(plan: &Plan, node: &Node) -> Result<()> {
-    if plan.containerd.is_none() || plan.cluster.has(Part::Kubelet) {
+    if plan.containerd.is_none() {
         return Ok(());
     }
     if !read_pid(&node.pid_file(containerd::NAME)).is_ok_and(is_alive) {

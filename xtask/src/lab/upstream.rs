@@ -266,9 +266,9 @@ pub fn start_program(plan: &Plan, node: &Node, program: Program, flags: &[OsStri
 }
 
 /// The configuration of the pod network in which kubelet's pods are, for containerd to fill in the node's range; none where
-/// upstream's kubelet does not run.
+/// Coracle answers for the network.
 pub fn pod_network(plan: &Plan) -> Option<Value> {
-    plan.cluster.has(Part::Kubelet).then(worker::pod_network)
+    (!plan.cluster.is_coracle()).then(worker::pod_network)
 }
 
 /// What a node needs for kubelet's pods besides. To be called by a process that has entered the node.
