@@ -53,7 +53,8 @@ pub async fn serve(front: &Front, call: &mut Call) -> Result<Response, Status> {
         &call.received.query,
         call.received.header("user-agent"),
         Offer {
-            shapes: true,
+            // a review or a binding is answered and not kept: there are no rows or metadata of it
+            shapes: target.kind.stored.is_some(),
             stream: verb == Verb::Watch,
             routed: target.kind.protobuf,
             listed: is_listed(verb, &info),

@@ -155,12 +155,15 @@ impl EndpointSlices {
                 slice.set(&["endpoints"], endpoints);
                 self.client.create_object(&gvr, slice).await.map(drop)
             }
-            Action::Update { name, endpoints } => {
+            Action::Update { name, ports, endpoints } => {
                 let known = self.slices.get(&ObjectKey::new(&key.namespace, &name));
                 let known = known.ok_or_else(|| Status::not_found(&gvr.group_resource(), &name))?;
                 let mut slice = known.object()?;
                 slice.set_meta("labels", labels.clone());
                 slice.set_meta("ownerReferences", json!([owner(service)]));
+                if let Some(ports) = ports {
+                    slice.set(&["ports"], ports);
+                }
                 slice.set(&["endpoints"], endpoints);
                 self.client.update_object(&gvr, "", slice).await.map(drop)
             }

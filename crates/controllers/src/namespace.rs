@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::{Client, Deletion, ListQuery, Lister, Next, Outcome, Queue, Typed};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use meta::{GroupVersionResource, Object, ObjectKey, Status, time};
 use serde_json::{Value, json};
 
@@ -39,6 +39,8 @@ struct Namespaces {
     cx: Context,
     client: Client,
     graph: Graph,
+    /// One entry: what is emptied first.
+    pods: Vec<Arc<Resource>>,
     namespaces: Lister<Whole<Namespace>>,
 }
 
@@ -48,7 +50,8 @@ pub fn start(cx: &Context, graph: &Graph, queue: &Queue<ObjectKey>) {
     let namespaces = views::whole::<Namespace>(&cx.informers);
     let wake = queue.clone();
     namespaces.subscribe(move |change| wake.add(change.key().clone()));
-    let controller = Namespaces { cx: cx.clone(), client, graph: graph.clone(), namespaces: namespaces.lister() };
+    let pods = graph.resources().iter().filter(|resource| resource.gvr == Pod::gvr()).cloned().collect();
+    let controller = Namespaces { cx: cx.clone(), client, graph: graph.clone(), pods, namespaces: namespaces.lister() };
     cx.run_workers(NAME, WORKERS, queue, move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
@@ -100,8 +103,13 @@ impl Namespaces {
         }
     }
 
-    /// Deletes everything and answers what is left.
+    /// Deletes everything and answers what is left. Pods go first and all the way: what they use, and the policies that hold
+    /// them back, must outlive them.
     async fn empty(&self, namespace: &str) -> Result<Remains, Status> {
+        let pods = self.empty_of(self.pods.as_slice(), namespace).await?;
+        if !pods.is_nothing() {
+            return Ok(pods);
+        }
         let known = self.empty_of(&self.graph.kinds_in(namespace), namespace).await?;
         if known.is_nothing() { self.empty_of(self.graph.resources(), namespace).await } else { Ok(known) }
     }

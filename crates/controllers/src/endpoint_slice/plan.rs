@@ -29,9 +29,20 @@ pub struct Slice {
 
 #[derive(Debug, PartialEq)]
 pub enum Action {
-    Create { address_type: &'static str, ports: Value, endpoints: Vec<Value> },
-    Update { name: String, endpoints: Vec<Value> },
-    Delete { name: String },
+    Create {
+        address_type: &'static str,
+        ports: Value,
+        endpoints: Vec<Value>,
+    },
+    /// New ports only for a slice that serves another purpose from now on.
+    Update {
+        name: String,
+        ports: Option<Value>,
+        endpoints: Vec<Value>,
+    },
+    Delete {
+        name: String,
+    },
 }
 
 /// Ports as a slice stores them.
@@ -69,8 +80,19 @@ pub fn plan(wanted: BTreeMap<Group, Vec<Value>>, existing: Vec<Slice>) -> Vec<Ac
         fill(address_type, &ports, endpoints, &slices, &mut actions);
     }
     let unused = existing.into_iter().filter(|slice| !used.contains(&slice.name));
-    actions.extend(unused.map(|slice| Action::Delete { name: slice.name }));
+    reuse(&mut actions, unused.collect());
     actions
+}
+
+/// Turns slices that nobody needs into those that are missing, so that no watcher sees both or neither, and removes the rest.
+fn reuse(actions: &mut Vec<Action>, mut unused: Vec<Slice>) {
+    for action in actions.iter_mut() {
+        let Action::Create { address_type, ports, endpoints } = action else { continue };
+        let Some(at) = unused.iter().position(|slice| slice.address_type == *address_type) else { continue };
+        let name = unused.swap_remove(at).name;
+        *action = Action::Update { name, ports: Some(ports.take()), endpoints: std::mem::take(endpoints) };
+    }
+    actions.extend(unused.into_iter().map(|slice| Action::Delete { name: slice.name }));
 }
 
 /// Distributes the endpoints of one group over its slices.
@@ -103,7 +125,7 @@ fn fill(
         }
         alive = alive.max(1);
         if endpoints != slice.endpoints || !slice.labelled {
-            actions.push(Action::Update { name: slice.name.clone(), endpoints });
+            actions.push(Action::Update { name: slice.name.clone(), ports: None, endpoints });
         }
     }
     for chunk in left.chunks(ENDPOINTS_MAX) {
@@ -148,12 +170,24 @@ mod tests {
     #[test]
     fn a_new_endpoint_goes_where_there_is_room() {
         let actions = plan(wanted(80, &["a", "b"]), vec![slice("s", 80, &["a"])]);
-        assert_eq!(actions, [Action::Update { name: "s".into(), endpoints: vec![endpoint("a"), endpoint("b")] }]);
+        assert_eq!(
+            actions,
+            [Action::Update { name: "s".into(), ports: None, endpoints: vec![endpoint("a"), endpoint("b")] }]
+        );
     }
 
     #[test]
-    fn other_ports_need_another_slice_and_the_old_one_goes() {
-        let actions = plan(wanted(81, &["a"]), vec![slice("s", 80, &["a"])]);
+    fn other_ports_take_over_a_slice_that_nobody_needs_and_the_rest_goes() {
+        let actions = plan(wanted(81, &["a"]), vec![slice("s", 80, &["a"]), slice("t", 82, &[])]);
+        let taken =
+            Action::Update { name: "s".into(), ports: Some(ports_json(&port(81))), endpoints: vec![endpoint("a")] };
+        assert_eq!(actions, [taken, Action::Delete { name: "t".into() }]);
+    }
+
+    #[test]
+    fn a_slice_of_another_address_family_is_not_taken_over() {
+        let other = Slice { address_type: "IPv6".into(), ..slice("s", 80, &[]) };
+        let actions = plan(wanted(80, &["a"]), vec![other]);
         assert!(matches!(&actions[..], [Action::Create { .. }, Action::Delete { name }] if name == "s"), "{actions:?}");
     }
 
@@ -174,7 +208,7 @@ mod tests {
     #[test]
     fn the_last_endpoint_leaves_an_empty_slice_behind() {
         let actions = plan(wanted(80, &[]), vec![slice("s", 80, &["a"])]);
-        assert_eq!(actions, [Action::Update { name: "s".into(), endpoints: vec![] }]);
+        assert_eq!(actions, [Action::Update { name: "s".into(), ports: None, endpoints: vec![] }]);
         assert_eq!(plan(wanted(80, &[]), vec![slice("s", 80, &[])]), []);
     }
 }
