@@ -52,15 +52,21 @@ pub async fn publish(registry: &Arc<Registry>, at: SocketAddr) -> Result<(), Sta
     Ok(())
 }
 
-async fn keep(registry: &Registry, at: SocketAddr) {
+/// Resolves when one of those that are kept is deleted.
+pub(crate) async fn one_goes(registry: &Registry, at: SocketAddr) {
     let key = ObjectKey::new(NAMESPACE, NAME);
+    tokio::select! {
+        () = registry.goes("services/specs", &key) => {}
+        // what is never made would be gone at once, again and again
+        () = registry.goes("services/endpoints", &key), if has_endpoints(at) => {}
+        () = registry.goes("endpointslices", &key) => {}
+    }
+}
+
+async fn keep(registry: &Registry, at: SocketAddr) {
     let mut backoff = Backoff::new(RETRY);
     loop {
-        tokio::select! {
-            () = registry.goes("services/specs", &key) => {}
-            () = registry.goes("services/endpoints", &key) => {}
-            () = registry.goes("endpointslices", &key) => {}
-        }
+        one_goes(registry, at).await;
         let made = async {
             reconcile(registry).await?;
             write(registry, at).await
@@ -73,6 +79,11 @@ async fn keep(registry: &Registry, at: SocketAddr) {
             }
         }
     }
+}
+
+/// Endpoints cannot be on loopback: a server that is only reached from its own machine has the slice alone.
+fn has_endpoints(at: SocketAddr) -> bool {
+    !at.ip().is_loopback()
 }
 
 async fn write(registry: &Registry, at: SocketAddr) -> Result<(), Status> {
@@ -92,8 +103,7 @@ async fn write(registry: &Registry, at: SocketAddr) -> Result<(), Status> {
     if registry.exists(&target(registry, &service)?) {
         merge(registry, &service, port).await?;
     }
-    // Endpoints cannot be on loopback: a server that is only reached from its own machine has the slice alone.
-    let endpoints = Some(endpoints).filter(|_| !at.ip().is_loopback());
+    let endpoints = Some(endpoints).filter(|_| has_endpoints(at));
     let objects = endpoints.into_iter().chain([slice]).map(|object| put(registry, object));
     futures::future::try_join_all(objects).await.map(drop)
 }

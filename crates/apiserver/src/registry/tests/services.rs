@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use meta::ObjectKey;
 use serde_json::{Value, json};
 
 use super::fixture::Fixture;
-use crate::bootstrap::kubernetes_service::publish;
+use crate::bootstrap::kubernetes_service::{one_goes, publish};
 
 fn body(name: &str, spec: Value) -> Value {
     let mut spec = spec;
@@ -77,4 +78,16 @@ async fn the_kubernetes_service_is_there_and_comes_back() {
     let key = ObjectKey::new("default", "kubernetes");
     let again = fixture.registry.appears("services/specs", &key, Duration::from_secs(30)).await.unwrap();
     assert_eq!(again.stored_object().unwrap().str_at(&["spec", "clusterIP"]), "10.43.0.1");
+}
+
+#[tokio::test]
+async fn a_server_on_loopback_does_not_wait_for_endpoints_that_it_never_makes() {
+    let fixture = Fixture::new().await;
+    let at = "127.0.0.1:6443".parse().unwrap();
+    publish(&fixture.registry, at).await.unwrap();
+    let key = ObjectKey::new("default", "kubernetes");
+    for made in ["services/specs", "endpointslices"] {
+        fixture.registry.appears(made, &key, Duration::from_secs(30)).await.unwrap();
+    }
+    assert_eq!(one_goes(&fixture.registry, at).now_or_never(), None, "nothing was deleted");
 }
