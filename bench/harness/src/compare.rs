@@ -66,7 +66,7 @@ impl Outcome {
         let ratio = ours.zip(peer).map(|(ours, peer)| figure.ratio(ours, peer));
         let ratios = self.rounds.iter().filter_map(|pair| Some((of(pair, Side::Ours)?, of(pair, Side::Peer)?)));
         let ratio_min = ratios.map(|(ours, peer)| figure.ratio(ours, peer)).min_by(f64::total_cmp);
-        let times = figure.times.map(|times| ratio.is_some_and(|ratio| ratio >= times));
+        let times = figure.times.zip(ratio).map(|(times, ratio)| ratio >= times);
         // a limit is passed in the direction that is better
         let limit = figure.limit.zip(ours).map(|(limit, ours)| figure.ratio(ours, limit) >= 1.0);
         let reached = match (times, limit) {
