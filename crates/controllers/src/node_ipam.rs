@@ -98,8 +98,9 @@ pub fn start(cx: &Context, ranges: Vec<Range>) {
                 );
                 return Err(Status::unavailable("no pod address range is left; enlarge --pod-cidr"));
             };
-            let patch =
-                json!({"metadata": {"uid": node.metadata.uid}, "spec": {"podCIDR": parts[0], "podCIDRs": parts}});
+            // Only for the node as it was seen: a view that lags behind must not give a second range.
+            let seen = json!({"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version});
+            let patch = json!({"metadata": seen, "spec": {"podCIDR": parts[0], "podCIDRs": parts}});
             client.patch_object(&Node::gvr(), &key, "", Patch::Merge(patch)).await?;
             let mut given = given.lock();
             let live: BTreeSet<String> = nodes.all().iter().flat_map(|node| pod_cidrs(node)).collect();
