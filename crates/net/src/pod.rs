@@ -17,7 +17,7 @@ pub mod table;
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -213,11 +213,14 @@ impl Pods {
     pub fn check(&mut self, id: &str, namespace: &Path) -> Result<PodAddresses, PodError> {
         let record = self.ipam.get(id).ok_or_else(|| PodError::Unknown(id.to_owned()))?;
         let host = self.links.find(&self.device(id)).map_err(at("look for the pod's device"))?;
-        let inside =
-            netns::within(namespace, || Links::open(RouteOwner::Pods)?.find(POD_DEVICE)).and_then(|found| found);
-        if host.is_none() || inside.map_err(at("enter the pod's network namespace"))?.is_none() {
+        // Only an address of the namespace can be bound there.
+        let bind = || record.addresses.iter().try_for_each(|address| UdpSocket::bind((*address, 0)).map(drop));
+        let inside = netns::within(namespace, || Links::open(RouteOwner::Pods)?.find(POD_DEVICE));
+        let inside = inside.and_then(|found| found).map_err(at("enter the pod's network namespace"))?;
+        if host.is_none() || inside.is_none() {
             return Err(at("find the pod's device")(io::ErrorKind::NotFound.into()));
         }
+        netns::within(namespace, bind).and_then(|bound| bound).map_err(at("find the pod's address"))?;
         Ok(PodAddresses { ips: record.addresses.clone() })
     }
 
