@@ -20,6 +20,7 @@ use meta::Status;
 
 use crate::context::Identity;
 use crate::http::Received;
+use crate::http::websocket::BEARER_PROTOCOL_PREFIX;
 
 pub const ANONYMOUS_USER: &str = "system:anonymous";
 pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
@@ -130,7 +131,7 @@ fn bearer_token(received: &Received) -> Option<String> {
     let encoded = received
         .header("sec-websocket-protocol")
         .split(',')
-        .find_map(|protocol| protocol.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+        .find_map(|protocol| protocol.trim().strip_prefix(BEARER_PROTOCOL_PREFIX))?;
     use base64::Engine;
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
     String::from_utf8(bytes).ok()

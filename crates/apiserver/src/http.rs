@@ -7,6 +7,7 @@ pub mod compress;
 pub mod listen;
 pub mod query;
 pub mod received;
+pub mod websocket;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The framing inside an upgraded connection (SPDY, WebSocket, tunnelled port-forward) is between client and node agent;
-//! nothing of it is understood here. Absolute links of proxied pages lead back through the proxy (`links`).
+//! nothing of it is understood here, but for logs over WebSocket, which are ours. Absolute links of proxied pages lead back through the proxy (`links`).
 
 pub mod forward;
 pub mod kubelet;

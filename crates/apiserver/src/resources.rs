@@ -15,8 +15,9 @@ use crate::chain::{Call, Front};
 use crate::context::Context;
 use crate::decode::{self, Expected};
 use crate::encode::answer::View;
-use crate::encode::{status, watch_stream};
-use crate::http::{Response, answer};
+use crate::encode::status;
+use crate::encode::watch_stream::{self, Framer};
+use crate::http::{Response, answer, websocket};
 use crate::negotiate::{self, Offer};
 use crate::options;
 use crate::proxy::links::Links;
@@ -195,28 +196,30 @@ fn raw_rest<'a>(path: &'a str, info: &RequestInfo) -> &'a str {
     path.splitn(before + 1, '/').nth(before).unwrap_or_default()
 }
 
-async fn read(front: &Front, call: &Call, verb: Verb, target: &Target) -> Result<Response, Status> {
+async fn read(front: &Front, call: &mut Call, verb: Verb, target: &Target) -> Result<Response, Status> {
     let mut options = options::parse(&call.received.query, verb, None)?;
     if verb == Verb::Watch && options.field_selector.is_empty() && !call.info.name.is_empty() {
         // A watch on one object, spelled as a path.
         options.field_selector = FieldSelector::equals("metadata.name", &call.info.name).to_string();
     }
     let cx = call.context(verb, options);
-    let view = view(front, call, target);
     match verb {
         Verb::Watch => {
             let events = front.registry.watch(&cx, target).await?;
-            let stream = watch_stream::frames(events, target.kind.clone(), call.accepted.clone(), front.clock.clone());
-            let body = watch_stream::until(stream, front.tasks.token());
+            let framer = Framer::new(target.kind.clone(), call.accepted.clone(), front.clock.clone());
+            if call.received.wants_websocket() {
+                return Ok(websocket::serve_events(&mut call.received, &front.tasks, framer.messages(events)));
+            }
+            let body = watch_stream::until(framer.frames(events), front.tasks.token());
             Ok(answer(StatusCode::OK, call.accepted.format.stream_content_type(), body))
         }
         Verb::List => {
             let page = front.registry.list(&cx, target).await?;
-            Ok(answer(StatusCode::OK, call.accepted.format.content_type(), view.list(&page)?))
+            Ok(answer(StatusCode::OK, call.accepted.format.content_type(), view(front, call, target).list(&page)?))
         }
         _ => {
             let outcome = front.registry.get(&cx, target).await?;
-            show(outcome, &view)
+            show(outcome, &view(front, call, target))
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod auth;
 mod cadvisor;
+pub mod channels;
 mod exposition;
 pub mod far_streams;
 pub mod log_format;
@@ -20,7 +21,6 @@ pub mod spdy;
 pub mod stats;
 pub mod stream_routes;
 pub mod streams;
-pub mod websocket;
 
 use std::convert::Infallible;
 use std::sync::Arc;

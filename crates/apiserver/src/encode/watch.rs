@@ -1,9 +1,12 @@
 //! Watch events as frames: a small prefix, the object's shared bytes, a small suffix.
 //!
-//! JSON frames are lines; protobuf frames are preceded by their length in four bytes, big end first.
+//! JSON frames are lines; protobuf frames are preceded by their length in [`LENGTH_BYTES`], big end first.
 
 use api::codec::wire::{put_bytes, put_head, varint_length};
 use bytes::Bytes;
+
+/// The length before a protobuf frame.
+pub const LENGTH_BYTES: usize = 4;
 
 /// The type of an event as the wire names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

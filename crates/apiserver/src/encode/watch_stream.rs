@@ -1,4 +1,5 @@
-//! A watch as the body of an answer: each event of the registry becomes frames in the format and shape asked for.
+//! A watch as the body of an answer, or as WebSocket messages: each event of the registry becomes a frame in the format and shape
+//! asked for.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use meta::Status;
 use serde_json::json;
+use websocket::{Message, Utf8Bytes};
 
 use super::answer::View;
 use super::watch::{self, EventType};
@@ -25,7 +27,7 @@ use crate::stored::Stored;
 type Frames = BoxStream<'static, Result<Bytes, StreamError>>;
 
 /// What turns events into frames.
-struct Framer {
+pub struct Framer {
     kind: Arc<Kind>,
     accepted: Accepted,
     clock: Clock,
@@ -33,15 +35,12 @@ struct Framer {
     columns_sent: bool,
 }
 
-/// The frames of a watch.
-pub fn frames(events: Events, kind: Arc<Kind>, accepted: Accepted, clock: Clock) -> Frames {
-    let mut framer = Framer { kind, accepted, clock, columns_sent: false };
-    events
-        .flat_map(move |event| {
-            let frame = framer.frame(event);
-            futures::stream::iter(frame.into_iter().map(Ok))
-        })
-        .boxed()
+/// One event in its format.
+enum Frame {
+    /// A line.
+    Json([Bytes; 3]),
+    /// A length and the message.
+    Protobuf([Bytes; 2]),
 }
 
 /// The body that ends when the server stops.
@@ -50,7 +49,35 @@ pub fn until(frames: Frames, token: CancellationToken) -> Body {
 }
 
 impl Framer {
-    fn frame(&mut self, event: Event) -> Vec<Bytes> {
+    pub fn new(kind: Arc<Kind>, accepted: Accepted, clock: Clock) -> Self {
+        Framer { kind, accepted, clock, columns_sent: false }
+    }
+
+    /// The frames of a watch, one after the other.
+    pub fn frames(mut self, events: Events) -> Frames {
+        let frames = events.flat_map(move |event| {
+            let slices = match self.frame(event) {
+                Frame::Json(slices) => Vec::from(slices),
+                Frame::Protobuf(slices) => slices.into(),
+            };
+            futures::stream::iter(slices.into_iter().map(Ok))
+        });
+        frames.boxed()
+    }
+
+    /// The events of a watch, one in a message: text where the format is, else bytes, which need no length then.
+    pub fn messages(mut self, events: Events) -> BoxStream<'static, Message> {
+        let messages = events.map(move |event| match self.frame(event) {
+            Frame::Json(slices) => {
+                let line = Bytes::from(slices.concat());
+                Utf8Bytes::try_from(line.clone()).map_or(Message::Binary(line), Message::Text)
+            }
+            Frame::Protobuf(slices) => Message::Binary(Bytes::from(slices.concat()).slice(watch::LENGTH_BYTES..)),
+        });
+        messages.boxed()
+    }
+
+    fn frame(&mut self, event: Event) -> Frame {
         let framed = match event {
             Event::Added(stored) => self.object(EventType::Added, stored),
             Event::Modified(stored) => self.object(EventType::Modified, stored),
@@ -61,7 +88,7 @@ impl Framer {
         framed.unwrap_or_else(|status| self.error(&status))
     }
 
-    fn object(&mut self, kind: EventType, stored: Arc<Stored>) -> Result<Vec<Bytes>, Status> {
+    fn object(&mut self, kind: EventType, stored: Arc<Stored>) -> Result<Frame, Status> {
         let view = View {
             kind: &self.kind,
             api_version: self.kind.gvk().api_version(),
@@ -81,18 +108,18 @@ impl Framer {
         Ok(self.wrap(kind, body))
     }
 
-    fn wrap(&self, kind: EventType, body: Bytes) -> Vec<Bytes> {
+    fn wrap(&self, kind: EventType, body: Bytes) -> Frame {
         match self.accepted.format {
-            Format::Protobuf => watch::protobuf(kind, body).into(),
+            Format::Protobuf => Frame::Protobuf(watch::protobuf(kind, body)),
             Format::Json | Format::Yaml => {
                 let body = if body.ends_with(b"\n") { body.slice(..body.len() - 1) } else { body };
-                watch::json(kind, body).into()
+                Frame::Json(watch::json(kind, body))
             }
         }
     }
 
     /// An object of the kind with nothing in it but how far the watch has come.
-    fn bookmark(&self, revision: u64, initial_events_end: bool) -> Vec<Bytes> {
+    fn bookmark(&self, revision: u64, initial_events_end: bool) -> Frame {
         let gvk = self.kind.gvk();
         let (kind, api_version) = match self.accepted.shape {
             Shape::Object => (gvk.kind.to_string(), gvk.api_version()),
@@ -125,13 +152,13 @@ impl Framer {
         )
     }
 
-    fn error(&self, refused: &Status) -> Vec<Bytes> {
+    fn error(&self, refused: &Status) -> Frame {
         if self.accepted.format == Format::Protobuf
             && let Some(body) = status::protobuf(&refused.to_json())
         {
-            return watch::protobuf(EventType::Error, body).into();
+            return Frame::Protobuf(watch::protobuf(EventType::Error, body));
         }
-        watch::json(EventType::Error, status::json_bytes(refused)).into()
+        Frame::Json(watch::json(EventType::Error, status::json_bytes(refused)))
     }
 }
 

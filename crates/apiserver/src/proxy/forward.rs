@@ -15,6 +15,7 @@ use meta::Status;
 use super::links::{self, Links};
 use super::transport::{Backend, ForwardedBody};
 use crate::http::body::StreamError;
+use crate::http::websocket::BEARER_PROTOCOL_PREFIX;
 use crate::http::{Body, Received, Response};
 use crate::reader::Reader;
 
@@ -30,8 +31,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// The WebSocket protocol by which browsers send a token; it is ours and not for the backend.
-const BEARER_PROTOCOL_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 /// Bytes copied at once in each direction of an upgraded connection.
 const COPY_BUFFER_BYTES: usize = 32 * 1024;
 
@@ -197,11 +196,12 @@ async fn relay_with_links(response: http::Response<hyper::body::Incoming>, links
 }
 
 /// A body that is passed on as it comes.
-pub fn stream(body: hyper::body::Incoming) -> Body {
+fn stream(body: hyper::body::Incoming) -> Body {
     Body::Stream(data(body))
 }
 
-fn data(body: hyper::body::Incoming) -> BoxStream<'static, Result<Bytes, StreamError>> {
+/// The bytes of a body as they come.
+pub fn data(body: hyper::body::Incoming) -> BoxStream<'static, Result<Bytes, StreamError>> {
     let frames = BodyStream::new(body.map_err(|error| Box::new(error) as StreamError));
     let data = frames.filter_map(|frame| async move {
         match frame {

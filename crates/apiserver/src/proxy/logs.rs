@@ -1,4 +1,4 @@
-//! The `log` subresource: options checked, then streamed from the node agent.
+//! The `log` subresource: options checked, then streamed from the node agent, over WebSocket to those who ask for that.
 
 use form_urlencoded::Serializer;
 use http::{HeaderValue, Request, StatusCode, header};
@@ -7,10 +7,10 @@ use meta::status::Reason;
 use meta::{FieldError, FieldPath, GroupKind, GroupResource, Status};
 
 use super::Proxy;
-use super::forward::stream;
+use super::forward::data;
 use super::kubelet::choose_container;
 use crate::http::query::Query;
-use crate::http::{Body, Received, Response};
+use crate::http::{Body, Received, Response, websocket};
 use crate::request_info::RequestInfo;
 
 /// How much of a node agent's refusal is shown to the user, in bytes.
@@ -40,7 +40,11 @@ impl Proxy {
         if !matches!(answer.status().as_u16(), 200..=206) {
             return Err(refusal(answer, &info.name).await);
         }
-        let mut response = Response::new(stream(answer.into_body()));
+        let bytes = data(answer.into_body());
+        if received.wants_websocket() {
+            return Ok(websocket::serve_bytes(received, &self.tasks, bytes));
+        }
+        let mut response = Response::new(Body::Stream(bytes));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         Ok(response)
     }

@@ -210,3 +210,63 @@ async fn a_node_agent_with_a_strange_certificate_is_not_talked_to() {
     assert!(skipped.contains("200 OK"), "{skipped}");
     lab.tasks.shutdown().await;
 }
+
+const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+#[tokio::test]
+async fn logs_come_over_websocket_in_the_protocol_asked_for() {
+    use futures::StreamExt;
+    use websocket::{CloseCode, Message, Role, WebSocketStream};
+    let lab = lab(true).await;
+    let log = "/api/v1/namespaces/a/pods/p/log?container=x&follow=true";
+    let bearer = "base64url.bearer.authorization.k8s.io.dA";
+    for (offered, chosen, text) in [
+        ("", None, false),
+        ("binary.k8s.io", Some("binary.k8s.io"), false),
+        ("base64.binary.k8s.io, binary.k8s.io", Some("base64.binary.k8s.io"), true),
+        (&format!("{bearer}, binary.k8s.io"), Some("binary.k8s.io"), false),
+        (bearer, None, false),
+    ] {
+        let offer = if offered.is_empty() { String::new() } else { format!("sec-websocket-protocol: {offered}\r\n") };
+        let mut stream = lab.open(Method::GET, log, &format!("{HANDSHAKE}{offer}")).await;
+        let head = read_until(&mut stream, "\r\n\r\n").await.to_lowercase();
+        assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+        let told = head.lines().find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
+        assert_eq!(told, chosen, "{head}");
+        let mut client = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        let line = "log of /containerLogs/a/p/x?follow=true\n";
+        use base64::Engine;
+        let expected = match text {
+            true => vec![Message::text(""), Message::text(base64::engine::general_purpose::STANDARD.encode(line))],
+            false => vec![Message::binary(""), Message::binary(line)],
+        };
+        for message in expected {
+            assert_eq!(client.next().await.unwrap().unwrap(), message);
+        }
+        let Some(Ok(Message::Close(Some(end)))) = client.next().await else { panic!("a close") };
+        assert_eq!(end.code, CloseCode::Normal);
+    }
+    lab.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn handshakes_that_cannot_be_are_refused_and_refusals_stay_answers() {
+    let lab = lab(true).await;
+    let log = "/api/v1/namespaces/a/pods/p/log";
+    let strange = format!("{HANDSHAKE}sec-websocket-protocol: channel.k8s.io\r\n");
+    let old = HANDSHAKE.replace("13", "8");
+    for (query, headers, code, words) in [
+        ("container=x", strange.as_str(), "403", "protocol(s) are not supported: [\"channel.k8s.io\"]"),
+        ("container=x", old.as_str(), "400", "missing or bad WebSocket Version"),
+        ("container=broken", HANDSHAKE, "400", "is waiting to start"),
+    ] {
+        let mut stream = lab.open(Method::GET, &format!("{log}?{query}"), headers).await;
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {code}")), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.unwrap();
+        assert!(String::from_utf8_lossy(&body).contains(words), "{body:?}");
+    }
+    lab.tasks.shutdown().await;
+}

@@ -106,6 +106,28 @@ impl Lab {
         self.raw(self.tls("admin", &["system:masters"]), &request).await
     }
 
+    /// What is answered to an administrator who wants a WebSocket, in lower case, and the connection behind it.
+    pub async fn websocket(
+        &self,
+        path: &str,
+        headers: &str,
+    ) -> (String, websocket::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let socket = tokio::net::TcpStream::connect(self.server.address()).await.unwrap();
+        let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls("admin", &["system:masters"])));
+        let mut stream = connector.connect(name, socket).await.unwrap();
+        let handshake = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{handshake}{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let connection = websocket::WebSocketStream::from_raw_socket(stream, websocket::Role::Client, None).await;
+        (String::from_utf8(head).unwrap().to_lowercase(), connection)
+    }
+
     /// A request with a JSON body by an administrator.
     pub async fn send(&self, method: &str, path: &str, content_type: &str, body: &str) -> String {
         let request = format!(

@@ -258,3 +258,51 @@ async fn a_watch_is_a_stream_of_lines_that_ends_with_the_server() {
     };
     tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_watch_over_websocket_is_an_event_a_message() {
+    use websocket::Message;
+    let lab = Lab::start().await;
+    let watch = format!("{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3Done");
+    let origin = "origin: http://localhost\r\n";
+    let (head, mut lines) = lab.websocket(&watch, &format!("{origin}sec-websocket-protocol: any\r\n")).await;
+    assert!(head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: any\r\n"), "{head}");
+    let accept = "accept: application/vnd.kubernetes.protobuf;stream=watch\r\n";
+    let (_, mut bytes) = lab.websocket(&watch, &format!("{origin}{accept}")).await;
+    for made in [r#"{"metadata":{"name":"one"},"data":{"a":"1"}}"#, r#"{"metadata":{"name":"two"}}"#] {
+        assert_eq!(status(&lab.send("POST", CONFIG_MAPS, JSON, made).await).0, 201);
+    }
+    lab.client("admin", &["system:masters"])
+        .patch::<ConfigMap>(&ObjectKey::new("default", "one"), "", Patch::Merge(json!({"data": {"a": "2"}})))
+        .await
+        .unwrap();
+    for (event, data) in [("ADDED", "1"), ("MODIFIED", "2")] {
+        let Some(Ok(Message::Text(line))) = lines.next().await else { panic!("text") };
+        let seen: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&seen["type"], &seen["object"]["data"]["a"]), (&json!(event), &json!(data)));
+        let Some(Ok(Message::Binary(message))) = bytes.next().await else { panic!("bytes") };
+        let length = u8::try_from(event.len()).unwrap();
+        assert_eq!(&message[..2], [0x0a, length], "a message, and no length before it");
+        assert!(message[2..].starts_with(event.as_bytes()));
+    }
+    let (head, _) = lab.websocket(&watch, "").await;
+    assert!(head.starts_with("http/1.1 403"), "{head}");
+    let (head, _) = lab.websocket(&watch, &format!("{origin}sec-websocket-protocol: a, b\r\n")).await;
+    assert!(head.starts_with("http/1.1 400"), "{head}");
+    let unknown = format!("{CONFIG_MAPS}?watch=true&fieldSelector=spec.x%3Dy");
+    let (head, _) = lab.websocket(&unknown, origin).await;
+    assert!(head.starts_with("http/1.1 400") && head.contains("content-type: application/json"), "{head}");
+    lab.tasks.shutdown().await;
+    while let Some(Ok(_)) = lines.next().await {}
+}
+
+#[tokio::test]
+async fn a_watch_over_websocket_ends_when_its_time_is_over() {
+    use websocket::{CloseCode, Message};
+    let lab = Lab::start().await;
+    let watch = format!("{CONFIG_MAPS}?watch=true&timeoutSeconds=1&resourceVersion=0&fieldSelector=metadata.name%3Dx");
+    let (_, mut client) = lab.websocket(&watch, "origin: http://localhost\r\n").await;
+    let Some(Ok(Message::Close(Some(end)))) = client.next().await else { panic!("a close") };
+    assert_eq!(end.code, CloseCode::Normal);
+    lab.tasks.shutdown().await;
+}

@@ -12,21 +12,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use cri::streaming::Session;
 use cri::v1::{AttachRequest, ExecRequest};
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, Request, StatusCode};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use websocket::Handshake;
 
 use super::STREAM_PROTOCOL;
+use super::channels;
 use super::query::Query;
 use super::route::{Answer, text};
 use super::session::{ClientStreams, relay};
 use super::spdy::{self, Accepted};
 use super::streams::{receive_all, send_all};
-use super::websocket;
 use crate::agent::Agent;
 
 /// How long a client may take to open all the streams of a session.
@@ -85,38 +85,25 @@ impl Asked {
 
 /// How a request wants to be upgraded.
 enum Upgrade {
-    WebSocket { accept: String, protocol: Option<&'static str> },
+    WebSocket { handshake: Handshake, protocol: Option<&'static str> },
     Spdy { protocol: Option<&'static str> },
 }
 
 /// Reads the upgrade; the answer is the refusal.
 fn upgrade(headers: &HeaderMap, websocket: &[&'static str], spdy: &[&'static str]) -> Result<Upgrade, Box<Answer>> {
-    let wanted = |name: &str| -> Vec<String> {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).map(|word| word.trim().to_string()).collect()
-    };
-    // The client's order counts.
-    let choose = |offered: &[String], known: &[&'static str]| {
-        offered.iter().find_map(|offer| known.iter().find(|known| *known == offer).copied())
-    };
     let kind = headers.get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("websocket") {
-        let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
-            return Err(Box::new(text(StatusCode::BAD_REQUEST, "a WebSocket handshake needs a key")));
-        };
-        let offered = wanted(SEC_WEBSOCKET_PROTOCOL.as_str());
-        let protocol = choose(&offered, websocket);
-        if protocol.is_none() && !offered.is_empty() {
-            return Err(Box::new(text(
-                StatusCode::BAD_REQUEST,
-                format!("unable to negotiate a protocol of {offered:?}"),
-            )));
-        }
-        return Ok(Upgrade::WebSocket { accept: derive_accept_key(key.as_bytes()), protocol });
+        let agreed = Handshake::read(headers).and_then(|handshake| {
+            let protocol = handshake.choose(websocket)?;
+            Ok(Upgrade::WebSocket { handshake, protocol })
+        });
+        return agreed.map_err(|refused| Box::new(text(StatusCode::BAD_REQUEST, refused.to_string())));
     }
     if kind.eq_ignore_ascii_case("SPDY/3.1") {
-        let offered = wanted(STREAM_PROTOCOL);
-        let protocol = choose(&offered, spdy);
+        let values = headers.get_all(STREAM_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let offered: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+        // The client's order counts.
+        let protocol = offered.iter().find_map(|offer| spdy.iter().find(|known| *known == offer).copied());
         if protocol.is_none() && !offered.is_empty() {
             let message = format!(
                 "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {spdy:?}"
@@ -130,20 +117,18 @@ fn upgrade(headers: &HeaderMap, websocket: &[&'static str], spdy: &[&'static str
 
 impl Upgrade {
     fn answer(&self) -> Answer {
-        let builder = http::Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, "Upgrade");
-        let builder = match self {
-            Upgrade::WebSocket { accept, protocol } => {
-                let builder = builder.header(UPGRADE, "websocket").header(SEC_WEBSOCKET_ACCEPT, accept);
-                protocol.iter().fold(builder, |builder, protocol| builder.header(SEC_WEBSOCKET_PROTOCOL, *protocol))
-            }
+        let mut answer = http::Response::new(super::route::empty());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *answer.headers_mut() = match self {
+            Upgrade::WebSocket { handshake, protocol } => handshake.headers(*protocol),
             Upgrade::Spdy { protocol } => {
-                let builder = builder.header(UPGRADE, "SPDY/3.1");
-                protocol.iter().fold(builder, |builder, protocol| builder.header(STREAM_PROTOCOL, *protocol))
+                let headers = [(CONNECTION.as_str(), "Upgrade"), (UPGRADE.as_str(), "SPDY/3.1")];
+                let protocol = protocol.map(|protocol| (STREAM_PROTOCOL, protocol));
+                let headers = headers.into_iter().chain(protocol);
+                headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
             }
         };
-        builder
-            .body(super::route::empty())
-            .unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        answer
     }
 }
 
@@ -162,7 +147,7 @@ where
 
 /// Exec and attach.
 pub fn session(agent: &Arc<Agent>, mut request: Request<Incoming>, asked: Asked) -> Answer {
-    let upgrade = match upgrade(request.headers(), &websocket::EXEC_PROTOCOLS, &SPDY_EXEC_PROTOCOLS) {
+    let upgrade = match upgrade(request.headers(), &channels::EXEC_PROTOCOLS, &SPDY_EXEC_PROTOCOLS) {
         Ok(upgrade) => upgrade,
         Err(refusal) => return *refusal,
     };
@@ -181,8 +166,8 @@ pub fn session(agent: &Arc<Agent>, mut request: Request<Incoming>, asked: Asked)
 }
 
 async fn websocket_session(agent: &Agent, io: TokioIo<Upgraded>, asked: Asked, protocol: &str) {
-    let socket = websocket::upgrade(io).await;
-    let (mut channels, connection) = websocket::serve(socket, protocol.contains("base64"));
+    let socket = websocket::serve(io).await;
+    let (mut channels, connection) = channels::serve(socket, protocol.contains("base64"));
     let [_, stdout, stderr, error, _] = std::mem::take(&mut channels.outlets);
     let [stdin, _, _, _, resize] = std::mem::take(&mut channels.inbound);
     let Some(error) = error else { return };
@@ -273,7 +258,7 @@ async fn finish(work: impl Future<Output = ()>, connection: impl Future<Output =
 
 /// Port-forward, by SPDY or by SPDY inside WebSocket.
 pub fn port_forward(agent: &Arc<Agent>, mut request: Request<Incoming>, sandbox_id: String, pod: String) -> Answer {
-    let upgrade = match upgrade(request.headers(), &[websocket::TUNNEL_PROTOCOL], &[SPDY_FORWARD_PROTOCOL]) {
+    let upgrade = match upgrade(request.headers(), &[channels::TUNNEL_PROTOCOL], &[SPDY_FORWARD_PROTOCOL]) {
         Ok(upgrade) => upgrade,
         Err(refusal) => return *refusal,
     };
@@ -284,7 +269,7 @@ pub fn port_forward(agent: &Arc<Agent>, mut request: Request<Incoming>, sandbox_
         match upgrade {
             Upgrade::Spdy { .. } => forward(serving, io, sandbox_id, pod).await,
             Upgrade::WebSocket { .. } => {
-                let (inner, pump) = websocket::tunnel(websocket::upgrade(io).await);
+                let (inner, pump) = channels::tunnel(websocket::serve(io).await);
                 let work = forward(serving, inner, sandbox_id, pod);
                 finish(work, pump).await;
             }
@@ -370,18 +355,19 @@ mod tests {
             }
             map
         };
-        let chosen = |map: HeaderMap| match upgrade(&map, &websocket::EXEC_PROTOCOLS, &SPDY_EXEC_PROTOCOLS) {
+        let chosen = |map: HeaderMap| match upgrade(&map, &channels::EXEC_PROTOCOLS, &SPDY_EXEC_PROTOCOLS) {
             Ok(Upgrade::WebSocket { protocol, .. }) => Ok(("websocket", protocol)),
             Ok(Upgrade::Spdy { protocol }) => Ok(("spdy", protocol)),
             Err(answer) => Err(answer.status().as_u16()),
         };
         let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
         let ws = ("upgrade", "websocket");
+        let version = ("sec-websocket-version", "13");
         let offers = ("sec-websocket-protocol", "v9.x, v5.channel.k8s.io, v4.channel.k8s.io");
-        assert_eq!(chosen(headers(&[ws, key, offers])), Ok(("websocket", Some("v5.channel.k8s.io"))));
-        assert_eq!(chosen(headers(&[ws, key])), Ok(("websocket", None)));
+        assert_eq!(chosen(headers(&[ws, key, version, offers])), Ok(("websocket", Some("v5.channel.k8s.io"))));
+        assert_eq!(chosen(headers(&[ws, key, version])), Ok(("websocket", None)));
         assert_eq!(chosen(headers(&[ws])), Err(400));
-        assert_eq!(chosen(headers(&[ws, key, ("sec-websocket-protocol", "v9.x")])), Err(400));
+        assert_eq!(chosen(headers(&[ws, key, version, ("sec-websocket-protocol", "v9.x")])), Err(400));
         let spdy = ("Upgrade", "SPDY/3.1");
         let versions = [spdy, (STREAM_PROTOCOL, "v5.channel.k8s.io"), (STREAM_PROTOCOL, "v4.channel.k8s.io")];
         assert_eq!(chosen(headers(&versions)), Ok(("spdy", Some("v4.channel.k8s.io"))));

@@ -11,15 +11,10 @@ use bytes::{Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use websocket::{Error, Message, WebSocketStream, normal_close};
 
 use super::streams::{CHUNK_BYTES, INBOUND_MAX, OUTBOUND_MAX, Outgoing, Outlet};
 
-/// The longest message taken.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// What the first byte of a version 5 message that closes a channel is.
 const CLOSE: u8 = 255;
 /// Channels of exec and attach.
@@ -41,13 +36,6 @@ pub const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
 pub struct Channels {
     pub inbound: [Option<mpsc::Receiver<Bytes>>; CHANNELS],
     pub outlets: [Option<Outlet>; CHANNELS],
-}
-
-/// Turns a connection that has been upgraded into WebSocket.
-pub async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStream<S> {
-    let config =
-        WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
-    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
 /// Serves the channels; the future is the connection, which ends when the client goes or all outlets are closed.
@@ -131,8 +119,7 @@ async fn write(
         sink.send(message).await.map_err(io::Error::other)?;
     }
     // Clients take an end without a status for a break.
-    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
-    match sink.send(Message::Close(Some(normal))).await {
+    match sink.send(normal_close()).await {
         Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => Ok(()),
         Err(error) => Err(io::Error::other(error)),
     }
@@ -167,9 +154,8 @@ where
                 let message = Message::Binary(Bytes::copy_from_slice(&buffer[..read]));
                 sink.send(message).await.map_err(io::Error::other)?;
             }
-            let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
             // The client may have closed first.
-            drop(sink.send(Message::Close(Some(normal))).await);
+            drop(sink.send(normal_close()).await);
             Ok(())
         };
         tokio::select! {
@@ -183,11 +169,12 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use websocket::{CloseCode, Role};
 
     #[tokio::test]
     async fn channels_carry_bytes_and_version_5_closes_them() {
         let (client, server) = tokio::io::duplex(1 << 16);
-        let (mut channels, connection) = serve(upgrade(server).await, false);
+        let (mut channels, connection) = serve(websocket::serve(server).await, false);
         let connection = tokio::spawn(connection);
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
         client.send(Message::binary(vec![0, b'h', b'i'])).await.unwrap();
@@ -207,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn the_base64_protocol_is_text() {
         let (client, server) = tokio::io::duplex(1 << 16);
-        let (mut channels, connection) = serve(upgrade(server).await, true);
+        let (mut channels, connection) = serve(websocket::serve(server).await, true);
         tokio::spawn(connection);
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
         client.send(Message::text("0aGk=")).await.unwrap();
