@@ -1,4 +1,4 @@
-//! What every cluster has: namespaces, default roles, priority classes, the service range and the `kubernetes` Service. Made
+//! What every cluster has: namespaces, default roles, priority classes, the service range, the `kubernetes` Service and the authority of clients. Made
 //! with ordinary writes under the server's own identity and set right at every start.
 //!
 //! ```text
@@ -6,6 +6,7 @@
 //!                                       └─► changed? ─► merge what is missing, unless the object says not to
 //! ```
 
+pub mod client_authority;
 pub mod kubernetes_service;
 pub mod namespaces;
 pub mod priority_classes;
@@ -13,8 +14,10 @@ pub mod rbac;
 pub mod service_ranges;
 
 use client::Verb;
+use client::door::PatchKind;
 use futures::future::try_join;
 use meta::{Object, Status};
+use serde_json::Value;
 
 use crate::context::{Context, Identity};
 use crate::registry::{Registry, Target};
@@ -65,4 +68,19 @@ pub(super) async fn create(registry: &Registry, object: Object) -> Result<(), St
         Err(error) if !error.is_already_exists() => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Makes an object, or merges it into the one that exists.
+pub(super) async fn put(registry: &Registry, object: Object) -> Result<(), Status> {
+    if registry.exists(&target(registry, &object)?) {
+        return merge(registry, &object, Value::Object(object.0.clone())).await;
+    }
+    create(registry, object).await
+}
+
+/// Merges `patch` into an object that exists.
+pub(super) async fn merge(registry: &Registry, object: &Object, patch: Value) -> Result<(), Status> {
+    let target = target(registry, object)?;
+    let patch = patch.to_string().into();
+    registry.patch(&context(Verb::Patch), &target, PatchKind::Merge, patch).await.map(drop)
 }

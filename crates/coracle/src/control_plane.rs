@@ -93,7 +93,10 @@ async fn serve_api(cluster: &Cluster, machine: &Machine, clock: &Clock, tasks: &
     kubeconfig.publish()?;
     let advertised = SocketAddr::new(machine.address, address.port());
     let published = apiserver::bootstrap::kubernetes_service::publish(server.registry(), advertised);
-    phase::of("kubernetes service", published).await?;
+    let trusted =
+        apiserver::bootstrap::client_authority::publish(server.registry(), authority.cluster.certificate_pem());
+    // side by side they share a commit
+    tokio::try_join!(phase::of("kubernetes service", published), phase::of("client authority", trusted))?;
     Ok(ControlPlane { api: Arc::new(Api::Own(server)), authorities: authority })
 }
 

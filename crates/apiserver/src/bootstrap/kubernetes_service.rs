@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Backoff, BackoffPolicy};
-use client::Verb;
-use client::door::PatchKind;
 use meta::{GroupVersionKind, Object, ObjectKey, Status};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{context, create, target};
+use super::{create, merge, put, target};
 use crate::registry::Registry;
 
 const NAME: &str = "kubernetes";
@@ -106,19 +104,6 @@ async fn write(registry: &Registry, at: SocketAddr) -> Result<(), Status> {
     let endpoints = Some(endpoints).filter(|_| has_endpoints(at));
     let objects = endpoints.into_iter().chain([slice]).map(|object| put(registry, object));
     futures::future::try_join_all(objects).await.map(drop)
-}
-
-async fn put(registry: &Registry, object: Object) -> Result<(), Status> {
-    if registry.exists(&target(registry, &object)?) {
-        return merge(registry, &object, Value::Object(object.0.clone())).await;
-    }
-    create(registry, object).await
-}
-
-async fn merge(registry: &Registry, object: &Object, patch: Value) -> Result<(), Status> {
-    let target = target(registry, object)?;
-    let patch = patch.to_string().into();
-    registry.patch(&context(Verb::Patch), &target, PatchKind::Merge, patch).await.map(drop)
 }
 
 fn named(gvk: &GroupVersionKind) -> Object {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use meta::ObjectKey;
+use meta::{GroupVersionKind, ObjectKey};
 use serde_json::{Value, json};
 
 use super::fixture::Fixture;
+use crate::bootstrap::client_authority;
 use crate::bootstrap::kubernetes_service::{one_goes, publish};
+use crate::registry::Target;
 
 fn body(name: &str, spec: Value) -> Value {
     let mut spec = spec;
@@ -78,6 +80,22 @@ async fn the_kubernetes_service_is_there_and_comes_back() {
     let key = ObjectKey::new("default", "kubernetes");
     let again = fixture.registry.appears("services/specs", &key, Duration::from_secs(30)).await.unwrap();
     assert_eq!(again.stored_object().unwrap().str_at(&["spec", "clusterIP"]), "10.43.0.1");
+}
+
+#[tokio::test]
+async fn the_authority_of_clients_is_published_and_comes_back() {
+    let fixture = Fixture::new().await;
+    let made = rcgen::generate_simple_self_signed(["a".to_string()]).unwrap().cert.pem().replace('\r', "");
+    client_authority::publish(&fixture.registry, made.clone()).await.unwrap();
+    let key = ObjectKey::new("kube-system", "extension-apiserver-authentication");
+    let kinds = fixture.registry.kinds();
+    let kind = kinds.by_gvk(&GroupVersionKind::new("", "v1", "ConfigMap")).unwrap();
+    let target = Target::object(kind, &key);
+    let map = fixture.get(&target).await.unwrap();
+    assert_eq!(map.str_at(&["data", "client-ca-file"]), made);
+    fixture.delete(&target).await.unwrap();
+    let again = fixture.registry.appears("configmaps", &key, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(again.stored_object().unwrap().str_at(&["data", "client-ca-file"]), made);
 }
 
 #[tokio::test]
