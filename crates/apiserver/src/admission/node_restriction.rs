@@ -2,6 +2,8 @@
 //!
 //! Authorization limits which objects an agent may name; this plugin limits what it may write into them.
 
+mod certificate_requests;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -37,8 +39,16 @@ pub struct NodeRestriction;
 
 #[async_trait]
 impl Plugin for NodeRestriction {
-    async fn admit(&self, _: &Registry, review: &Review<'_>, object: &mut Object) -> Result<(), Status> {
-        check(review, Some(object))
+    async fn admit(&self, registry: &Registry, review: &Review<'_>, object: &mut Object) -> Result<(), Status> {
+        check(review, Some(object))?;
+        match review.cx.user.node_name() {
+            Some(node)
+                if (&*review.row.group, &*review.row.plural) == ("certificates.k8s.io", "podcertificaterequests") =>
+            {
+                certificate_requests::check(registry, review, node, object).await
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn validate(&self, _: &Registry, review: &Review<'_>, object: Option<&Object>) -> Result<(), Status> {

@@ -1,7 +1,7 @@
 //! Keeps the authorizers' indexes up to date: one list and watch per kind, straight from the registry's cache.
 //!
 //! ```text
-//! roles, bindings ─► Rbac        pods, volumes ─► NodeGraph
+//! roles, bindings ─► Rbac        pods, volumes, certificate requests ─► NodeGraph
 //! ```
 //!
 //! A watch that ends goes on where it was; one whose revision is gone lists again and drops what vanished in between. Until
@@ -36,6 +36,7 @@ struct Roles(Arc<Rbac>);
 struct Bindings(Arc<Rbac>);
 struct Pods(Arc<NodeAuthorizer>);
 struct Volumes(Arc<NodeAuthorizer>);
+struct CertificateRequests(Arc<NodeAuthorizer>);
 
 impl Index for Roles {
     fn put(&self, object: &Object) {
@@ -73,6 +74,15 @@ impl Index for Volumes {
     }
 }
 
+impl Index for CertificateRequests {
+    fn put(&self, object: &Object) {
+        self.0.graph.put_certificate_request(object);
+    }
+    fn remove(&self, key: &ObjectKey) {
+        self.0.graph.remove_certificate_request(key);
+    }
+}
+
 /// How many indexes have yet to be filled for the first time.
 #[derive(Clone)]
 pub struct Pending(Arc<watch::Sender<usize>>);
@@ -98,13 +108,17 @@ pub fn start(
     tasks: &Tasks,
 ) -> Pending {
     const RBAC: &str = "rbac.authorization.k8s.io";
-    let indexes: [(GroupResource, Box<dyn Index>); 6] = [
+    let indexes: [(GroupResource, Box<dyn Index>); 7] = [
         (GroupResource::new(RBAC, "clusterroles"), Box::new(Roles(rbac.clone()))),
         (GroupResource::new(RBAC, "roles"), Box::new(Roles(rbac.clone()))),
         (GroupResource::new(RBAC, "clusterrolebindings"), Box::new(Bindings(rbac.clone()))),
         (GroupResource::new(RBAC, "rolebindings"), Box::new(Bindings(rbac.clone()))),
         (GroupResource::new("", "pods"), Box::new(Pods(node.clone()))),
         (GroupResource::new("", "persistentvolumes"), Box::new(Volumes(node.clone()))),
+        (
+            GroupResource::new("certificates.k8s.io", "podcertificaterequests"),
+            Box::new(CertificateRequests(node.clone())),
+        ),
     ];
     let pending = Pending(Arc::new(watch::Sender::new(indexes.len())));
     for (resource, index) in indexes {

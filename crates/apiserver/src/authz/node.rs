@@ -61,6 +61,7 @@ impl NodeAuthorizer {
             ("coordination.k8s.io", "leases") => lease(node, ask),
             ("storage.k8s.io", "csinodes") => csi_node(node, ask),
             ("resource.k8s.io", "resourceslices") => resource_slice(node, ask),
+            ("certificates.k8s.io", "podcertificaterequests") => self.certificate_request(node, ask),
             ("", "nodes") => own_node(node, ask),
             ("", "pods") => self.pod(node, ask),
             _ if general_rules().iter().any(|rule| rule.allows(ask)) => Ok(()),
@@ -112,6 +113,20 @@ impl NodeAuthorizer {
             return refuse("can only create token subresource of serviceaccount");
         }
         self.related(node, ask)
+    }
+
+    fn certificate_request(&self, node: &str, ask: &Attributes<'_>) -> Answer {
+        match ask.verb {
+            _ if !ask.subresource.is_empty() => {
+                refuse("nodes may not access the status subresource of PodCertificateRequests")
+            }
+            // NodeRestriction sees to it that these are for the node's own pods.
+            "create" => Ok(()),
+            "get" => self.related(node, ask),
+            "list" | "watch" if selects(ask, "spec.nodeName", node) => Ok(()),
+            "list" | "watch" => refuse("can only list/watch podcertificaterequests with nodeName field selector"),
+            verb => Err(format!("nodes may not {verb} podcertificaterequests")),
+        }
     }
 
     fn pod(&self, node: &str, ask: &Attributes<'_>) -> Answer {
@@ -278,6 +293,28 @@ mod tests {
 
         authorizer.graph.remove_pod(&pod_using_a_secret("n1").key());
         assert!(!allowed(secret(&n1, "get", "mine")) && !allowed(token) && !allowed(volume(&n1)));
+    }
+
+    #[test]
+    fn a_node_reads_the_certificate_requests_of_its_pods_and_makes_new_ones() {
+        let authorizer = NodeAuthorizer::default();
+        let request =
+            Object::from_value(json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {"nodeName": "n1"}}));
+        authorizer.graph.put_certificate_request(request.as_ref().unwrap());
+        let (n1, n2) = (node("n1"), node("n2"));
+        let allowed = |ask: Attributes<'_>| authorizer.authorize(&ask).0 == Decision::Allow;
+        let ask = |user, verb, name| Attributes {
+            namespace: "a",
+            name,
+            ..Attributes::on(user, verb, "certificates.k8s.io", "podcertificaterequests")
+        };
+        assert!(allowed(ask(&n1, "get", "r")) && !allowed(ask(&n2, "get", "r")) && !allowed(ask(&n1, "get", "s")));
+        assert!(allowed(ask(&n1, "create", "")) && !allowed(ask(&n1, "delete", "r")) && !allowed(ask(&n1, "list", "")));
+        assert!(allowed(Attributes { field_selector: "spec.nodeName=n1", ..ask(&n1, "watch", "") }));
+        assert!(!allowed(Attributes { field_selector: "spec.nodeName=n2", ..ask(&n1, "watch", "") }));
+        assert!(!allowed(Attributes { subresource: "status", ..ask(&n1, "get", "r") }));
+        authorizer.graph.remove_certificate_request(&request.unwrap().key());
+        assert!(!allowed(ask(&n1, "get", "r")));
     }
 
     #[test]

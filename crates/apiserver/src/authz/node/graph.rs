@@ -24,6 +24,8 @@ struct Inner {
     volumes: HashMap<Arc<str>, (ObjectKey, HashSet<Reference>)>,
     /// claim -> its volume
     volume_of_claim: HashMap<ObjectKey, Arc<str>>,
+    /// certificate request -> the node that it is for
+    certificate_requests: HashMap<ObjectKey, Arc<str>>,
 }
 
 impl NodeGraph {
@@ -68,11 +70,24 @@ impl NodeGraph {
         }
     }
 
+    /// Takes a PodCertificateRequest as it now is.
+    pub fn put_certificate_request(&self, request: &Object) {
+        let node = request.str_at(&["spec", "nodeName"]).into();
+        self.inner.write().certificate_requests.insert(request.key(), node);
+    }
+
+    pub fn remove_certificate_request(&self, key: &ObjectKey) {
+        self.inner.write().certificate_requests.remove(key);
+    }
+
     /// Whether a pod on `node` needs the object.
     pub fn leads_to(&self, node: &str, resource: &GroupResource, namespace: &str, name: &str) -> bool {
         let inner = self.inner.read();
-        let Some(needed) = inner.needed.get(node) else { return false };
         let key = ObjectKey::new(namespace, name);
+        if (&*resource.group, &*resource.resource) == ("certificates.k8s.io", "podcertificaterequests") {
+            return inner.certificate_requests.get(&key).is_some_and(|of| &**of == node);
+        }
+        let Some(needed) = inner.needed.get(node) else { return false };
         let wanted = match (&*resource.group, &*resource.resource) {
             ("", "pods") => return inner.pods.get(&key).is_some_and(|(on, _)| &**on == node),
             ("", "persistentvolumes") => {

@@ -110,3 +110,50 @@ async fn a_node_agent_writes_the_status_of_its_own_pods_only() {
     let updated = shown(&target, update("n").await.unwrap()).unwrap();
     assert_eq!(updated.str_at(&["status", "phase"]), "Running");
 }
+
+#[tokio::test]
+async fn a_node_agent_asks_for_certificates_of_its_own_pods_and_of_signers_that_they_mount_only() {
+    let fixture = Fixture::new().await;
+    let volume = json!({"name": "v", "projected": {"sources": [
+        {"podCertificate": {"signerName": "a.io/b", "keyType": "ED25519", "credentialBundlePath": "x"}}]}});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"nodeName": "n",
+        "containers": [{"name": "c", "image": "i"}], "volumes": [volume]}});
+    let pod = fixture.create("", "v1", "pods", pod).await.unwrap();
+    let target = fixture.target("certificates.k8s.io", "v1", "podcertificaterequests", "");
+    let account = fixture.get(&fixture.target("", "v1", "serviceaccounts", "default")).await.unwrap();
+    let ask = |agent: &str, changed: Value, node_uid: &str| {
+        let cx = Context::of(Identity::new(&format!("system:node:{agent}"), &["system:nodes"]), Verb::Create);
+        let mut spec = json!({"nodeName": "n", "nodeUID": node_uid, "podName": "p", "podUID": pod.uid(),
+            "serviceAccountName": "default", "serviceAccountUID": account.uid(), "signerName": "a.io/b"});
+        spec.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
+        let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
+            "metadata": {"name": "r", "namespace": "default"}, "spec": spec});
+        let (fixture, target, request) = (&fixture, &target, Object::from_value(request).unwrap());
+        async move {
+            match fixture.registry.create(&cx, target, request).await {
+                Ok(_) => String::new(),
+                Err(status) => format!("{} {}", status.code, status.message),
+            }
+        }
+    };
+    let error = ask("n", json!({}), "").await;
+    assert!(error.starts_with("500") && error.contains("while retrieving nodes"), "{error}");
+    let node =
+        fixture.create("", "v1", "nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}));
+    let uid = node.await.unwrap().uid().to_string();
+    for (agent, changed, code, words) in [
+        ("m", json!({}), "403", "which is not the requesting node"),
+        ("n", json!({"nodeUID": "x"}), "500", "differs from the running one"),
+        ("n", json!({"podName": "q"}), "500", "while retrieving pods"),
+        ("n", json!({"podUID": "x"}), "500", "differs from the running one"),
+        ("n", json!({"serviceAccountName": "s"}), "403", "differs from running pod"),
+        ("n", json!({"serviceAccountUID": "x"}), "500", "differs from the running one"),
+        ("n", json!({"signerName": "a.io/c"}), "403", "does not mount a podCertificate projected volume"),
+    ] {
+        let error = ask(agent, changed, &uid).await;
+        assert!(error.starts_with(code) && error.contains(words), "{error}");
+    }
+    // Admitted: what is left to say is about the request itself.
+    let error = ask("n", json!({}), &uid).await;
+    assert!(error.is_empty() || error.starts_with("422"), "{error}");
+}
