@@ -31,7 +31,7 @@ const WITHOUT_A_CLUSTER: &[(&str, &str)] = &[
     ("coracle up --data-dir /etc/hostname", "give another --data-dir"),
     ("setpriv --reuid 65534 --clear-groups coracle up", "sudo coracle up"),
     ("setpriv --reuid 65534 --clear-groups coracle agent --server https://192.0.2.11:6443", "sudo coracle agent"),
-    ("coracle server --without everything", "choose from scheduler, controllers"),
+    ("coracle server --without everything", "choose from apiserver, scheduler, controllers"),
     ("coracle agent", "--server <SERVER>"),
     ("coracle agent --server http://192.0.2.11:6443", "write it as https://HOST:6443"),
     ("coracle agent --server https://192.0.2.11:6443 --token bad", "`coracle token` on the server makes one"),
