@@ -162,17 +162,12 @@ impl Strategy for DefaultStrategy {}
 /// change the status. Most kinds are like that.
 pub fn keep_other_half(request: &Request, new: &mut Object, old: &Object) {
     if request.subresource != "status" {
-        put_back(new, old, "status");
+        copy_part(new, old, "status");
         return;
     }
-    let (status, metadata) = (new.0.remove("status"), new.0.remove("metadata"));
-    *new = old.clone();
-    for (part, value) in [("status", status), ("metadata", metadata)] {
-        match value {
-            Some(value) => new.0.insert(part.into(), value),
-            None => new.0.remove(part),
-        };
-    }
+    let written = std::mem::replace(new, old.clone());
+    copy_part(new, &written, "status");
+    copy_part(new, &written, "metadata");
 }
 
 /// As [`keep_other_half`], for the kinds whose status writers may touch nothing but the status.
@@ -190,8 +185,9 @@ pub fn keep_metadata(new: &mut Object, old: &Object, field: &str) {
     new.set_meta(field, old.get(&["metadata", field]).cloned().unwrap_or(serde_json::Value::Null));
 }
 
-fn put_back(new: &mut Object, old: &Object, part: &str) {
-    match old.0.get(part) {
+/// Makes one part of `new` what it is in `from`.
+fn copy_part(new: &mut Object, from: &Object, part: &str) {
+    match from.0.get(part) {
         Some(value) => new.0.insert(part.into(), value.clone()),
         None => new.0.remove(part),
     };
