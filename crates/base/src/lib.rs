@@ -1,4 +1,4 @@
-//! The floor of the house: time, chance, tasks, back-off and log set-up.
+//! The floor of the house: time, chance, tasks, back-off, connections and log set-up.
 //!
 //! Every other crate reaches the clock, randomness and `spawn` through here, so that a whole cluster can be driven on
 //! virtual time and a failing run can be replayed. Nothing in this crate knows Kubernetes and nothing opens a file or
@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod chance;
 pub mod clock;
+pub mod connection;
 pub mod frame;
 pub mod logging;
 pub mod phase;

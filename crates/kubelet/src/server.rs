@@ -108,8 +108,9 @@ impl Server {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream) {
-        // Without it small messages of an interactive session would wait for each other.
-        drop(stream.set_nodelay(true));
+        if let Err(error) = base::connection::tune(&stream) {
+            tracing::debug!(%error, "a connection of the node API keeps the kernel's settings");
+        }
         let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),

@@ -76,8 +76,9 @@ async fn connection(
     service: Arc<dyn Service>,
     token: CancellationToken,
 ) {
-    // Small answers must not wait for more to send; a socket that cannot be set still works.
-    socket.set_nodelay(true).ok();
+    if let Err(error) = base::connection::tune(&socket) {
+        tracing::debug!(%address, %error, "a connection keeps the kernel's settings");
+    }
     let handshake = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(socket));
     let stream = match token.run_until_cancelled(handshake).await {
         Some(Ok(Ok(stream))) => stream,

@@ -69,7 +69,7 @@ impl Backend {
 
     async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
         let socket = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        socket.set_nodelay(true)?;
+        base::connection::tune(&socket)?;
         let Some(config) = &self.tls else { return Ok(Box::new(socket)) };
         let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
         Ok(Box::new(TlsConnector::from(config.clone()).connect(name, socket).await?))

@@ -40,7 +40,7 @@ impl Connector {
         let port = server.port_u16().unwrap_or(443);
         let secured = async {
             let stream = TcpStream::connect((host.as_str(), port)).await?;
-            stream.set_nodelay(true)?;
+            base::connection::tune(&stream)?;
             let name = ServerName::try_from(host.clone())
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
             self.tls.connect(name, stream).await

@@ -222,7 +222,7 @@ async fn connect(tasks: &Tasks, url: &str, protocol: &str) -> Result<TokioIo<Upg
     let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
     let upgrading = async {
         let stream = TcpStream::connect(&address).await?;
-        stream.set_nodelay(true)?;
+        base::connection::tune(&stream)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tasks.spawn("far-stream-http", async move {
