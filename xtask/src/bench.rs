@@ -109,7 +109,7 @@ fn run_one(row: &Row, arguments: &BenchArguments) -> Result<()> {
     }
     if arguments.json {
         eprint!("{}", outcome.told());
-        println!("{}", serde_json::to_string(&outcome)?);
+        println!("{}", outcome.json()?);
     } else {
         print!("{}", outcome.told());
     }

@@ -1,8 +1,10 @@
-//! What benchmarks of whole clusters share: a client of the API, the lab around them, simulated nodes, pods.
+//! What benchmarks of whole clusters share: a client of the API, the lab around them, simulated nodes, pods,
+//! idleness.
 //!
 //! ```text
 //! bench-scheduler, bench-pod, ... ─► lab    start a side, find its processes, run a part of oneself on a node
 //!                                 ─► https  ask, watch; `crowd`: many requests at once
+//!                                 ─► idle   what a node costs while nothing happens
 //!                                 ─► nodes  Node objects that are kept alive with nobody behind them
 //! ```
 //!
@@ -11,6 +13,7 @@
 
 pub mod crowd;
 pub mod https;
+pub mod idle;
 pub mod lab;
 pub mod nodes;
 pub mod pods;

@@ -11,6 +11,8 @@ use crate::crowd;
 use crate::https::{Access, Connection, Event, Watch};
 use crate::lab::ms_between;
 
+const PAUSE: &str = "registry.k8s.io/pause:3.10";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICE_ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts?watch=1";
 
@@ -22,6 +24,11 @@ pub struct PodTimes {
     pub ready: Vec<f64>,
     /// From the request to delete until the object was gone.
     pub gone: Vec<f64>,
+}
+
+/// The spec of a pod that ends when it is told to.
+pub fn staying() -> Value {
+    json!({"containers": [{"name": "pause", "image": PAUSE}]})
 }
 
 /// Waits until the default namespace takes pods: none is admitted before its service account exists.
@@ -93,6 +100,20 @@ pub fn at_once(access: &Access, prefix: &str, count: usize, spec: &Value) -> Res
         },
     )?;
     Ok((whole, gone))
+}
+
+/// Creates a deployment: milliseconds from the request until all its replicas are ready.
+pub fn deployment(access: &Access, name: &str, replicas: usize, spec: &Value) -> Result<f64> {
+    let labels = json!({"app": name});
+    let template = json!({"metadata": {"labels": labels}, "spec": spec});
+    let spec = json!({"replicas": replicas, "selector": {"matchLabels": labels}, "template": template});
+    let metadata = json!({"name": name});
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
+    let mut watch = access.watch(&format!("{DEPLOYMENTS}?watch=1&fieldSelector=metadata.name%3D{name}"))?;
+    meanwhile(
+        || access.connect()?.must("POST", DEPLOYMENTS, Some(&object)).map(drop),
+        || watch.wait_for(|event| event.object["status"]["readyReplicas"] == replicas),
+    )
 }
 
 /// Does `work` while `waiting` waits for what comes of it: milliseconds from the beginning to the moment awaited.

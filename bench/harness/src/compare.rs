@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Figure, Round, Side, Subject};
 
@@ -79,6 +80,15 @@ impl Outcome {
     /// The median of what a side cost, by `part`.
     pub fn usage(&self, side: Side, part: fn(&crate::Usage) -> f64) -> Option<f64> {
         percentile(self.rounds.iter().map(|pair| part(&pair.side(side).usage)).collect(), 50)
+    }
+
+    /// One JSON object: our median of each figure under its name, and everything that is kept.
+    pub fn json(&self) -> serde_json::Result<Value> {
+        let mut object = serde_json::to_value(self)?;
+        for figure in &self.subject.figures {
+            object[&figure.name] = self.compare(figure).ours.into();
+        }
+        Ok(object)
     }
 
     /// Raw rounds, then medians and ratios, for a person.
@@ -232,6 +242,12 @@ mod tests {
         assert_eq!(compared(figure(80.0), &[(90.0, 900.0)]).reached, Some(false));
         assert_eq!(compared(figure(100.0), &[(90.0, 100.0)]).reached, Some(false));
         assert_eq!(compared(Figure::higher("a", "", ""), &[(90.0, 100.0)]).reached, None);
+    }
+
+    #[test]
+    fn the_object_for_programs_has_our_medians_by_name_and_the_rounds() {
+        let object = outcome(Figure::lower("a_ms", "", "ms"), &[(1.0, 9.0), (3.0, 9.0), (2.0, 9.0)]).json().unwrap();
+        assert_eq!((&object["a_ms"], &object["rounds"][1]["ours"]["figures"]["a_ms"]), (&2.0.into(), &3.0.into()));
     }
 
     #[test]

@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 /// Pods that come and go one after the other.
 const ALONE: usize = 20;
 const AT_ONCE: [usize; 2] = [50, 100];
-const PAUSE: &str = "registry.k8s.io/pause:3.10";
 pub const BUSYBOX: &str = "docker.io/library/busybox:1.36";
 
 #[derive(Parser)]
@@ -93,7 +92,7 @@ fn round(asked: &RoundArguments) -> Result<Round> {
 
 /// Everything that goes through the API.
 fn drive(access: &Access, round: &mut Round) -> Result<()> {
-    let (staying, ending) = (staying(), ending());
+    let (staying, ending) = (pods::staying(), ending());
     pods::await_admission(access)?;
     pods::one_by_one(access, "warm-up", 1, &staying)?;
     pods::to_their_end(access, "warm-up-ending", 1, &ending)?;
@@ -117,11 +116,6 @@ fn put(round: &mut Round, name: &str, ranks: &[usize], times: Vec<f64>) -> Resul
     }
     round.keep(&format!("{name}_ms"), times);
     Ok(())
-}
-
-/// A pod that ends when it is told to.
-fn staying() -> Value {
-    json!({"containers": [{"name": "pause", "image": PAUSE}]})
 }
 
 /// A pod that ends at once.

@@ -1,13 +1,14 @@
 //! `bench start`: from the exec of the first program to a ready API, and to a Ready node with names that answer; on a new
-//! data folder, and the API once more on the existing one.
+//! data folder, and the API once more on the existing one. Then, of ours alone, what a user does next.
 //!
 //! ```text
-//! start ─▶ API ready ─▶ node Ready, DNS answers ─▶ kill -9, start ─▶ API ready
+//! start ─▶ API ready ─▶ node Ready, DNS answers ─▶ kill -9, start ─▶ API ready ─▶ idle ─▶ pods ─▶ a deployment
 //! ```
 //!
 //! The API is ready when `/readyz` answers 200 to the administrator. On a new data folder the kubeconfig's appearance
 //! is awaited first, because nobody can be the administrator before. A port's being opened raises no event anywhere, so
-//! dialling is the one thing done again and again. Upstream's programs are started by the lab, each as soon as what it
+//! dialling is the one thing done again and again. What comes after the second start is beside upstream in `bench idle` and
+//! `bench pod`; here it makes one command tell all that a node of ours needs. Upstream's programs are started by the lab, each as soon as what it
 //! stands on answers; its images are present, on our side none are needed.
 
 mod resolver;
@@ -23,14 +24,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bench_cluster::lab::{self, SERVER};
-use bench_cluster::{Access, Lab, ms_between, pods};
-use bench_harness::{Figure, Meter, Part, Round, RoundArguments, Side, Subject};
+use bench_cluster::{Access, Lab, idle, ms_between, pods};
+use bench_harness::{Figure, Meter, Part, Round, RoundArguments, Side, Subject, percentile};
 use clap::{Parser, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 const START_MS_MAX: u64 = 180_000;
 const DIAL_AGAIN_MS: u64 = 1;
+/// Pods that come and go one after the other.
+const PODS: usize = 20;
+const REPLICAS: usize = 50;
 
 #[derive(Parser)]
 struct Arguments {
@@ -57,12 +61,19 @@ fn subject() -> Subject {
     let setting = "One node with everything. From the exec of the first program (ours has one) until /readyz answers the \
                    administrator, until the node is Ready and until the cluster's DNS answers on it; then all is killed \
                    and the API started again on the same data. Upstream's programs are started one after the other, each as \
-                   soon as what it stands on answers, CoreDNS as a deployment whose image is present.";
+                   soon as what it stands on answers, CoreDNS as a deployment whose image is present. Of ours alone, on that same data: a minute of idleness, pods \
+                   one after the other, a deployment.";
     Subject::new("start", "Start", "upstream's programs together").setting(setting).figures([
         Figure::lower("api_ready_ms", "exec to API ready, new data folder", "ms").times(30.0).limit(100.0),
         Figure::lower("node_ready_ms", "exec to node Ready and DNS answering", "ms").times(30.0).limit(1000.0),
         Figure::lower("node_alone_ms", "exec to node Ready", "ms"),
         Figure::lower("api_restart_ms", "exec to API ready, existing data folder", "ms").limit(100.0),
+        Figure::lower("idle_rss_mb", "idle memory (PSS)", "MB").limit(60.0).alone(),
+        Figure::lower("idle_cpu_percent", "idle processor time, of one core", "%").limit(0.5).alone(),
+        Figure::lower("pod_ready_ms_p50", "pod created to Ready, image present, p50", "ms").alone(),
+        Figure::lower("pod_ready_ms_p99", "pod created to Ready, image present, p99", "ms").limit(100.0).alone(),
+        Figure::lower("pod_gone_ms_p50", "pod deleted to gone, p50", "ms").alone(),
+        Figure::lower("pods50_ready_ms", "deployment of 50 created to all Ready", "ms").alone(),
     ])
 }
 
@@ -83,6 +94,25 @@ fn measure(lab: &Lab, side: Side, round: &mut Round) -> Result<()> {
     let start = || place.api.iter().try_for_each(|program| lab.start_program(SERVER, program, &[]));
     let ready = meanwhile(start, || dial_until_ready(&access))?;
     round.put("api_restart_ms", ms_between(lab.executed_at(SERVER, place.api[0])?, ready));
+    if side == Side::Ours { in_use(lab, &access, round) } else { Ok(()) }
+}
+
+/// Idle, pods one after the other, a deployment.
+fn in_use(lab: &Lab, access: &Access, round: &mut Round) -> Result<()> {
+    let idle = idle::minute(&lab.cgroup(SERVER))?;
+    round.put("idle_rss_mb", idle.memory_mb);
+    round.put("idle_cpu_percent", idle.cpu_percent);
+    let spec = pods::staying();
+    pods::await_admission(access)?;
+    pods::one_by_one(access, "warm-up", 1, &spec)?;
+    let times = pods::one_by_one(access, "single", PODS, &spec)?;
+    let rank = |times: &[f64], rank| percentile(times.to_vec(), rank).context("nothing was measured");
+    round.put("pod_ready_ms_p50", rank(&times.ready, 50)?);
+    round.put("pod_ready_ms_p99", rank(&times.ready, 99)?);
+    round.put("pod_gone_ms_p50", rank(&times.gone, 50)?);
+    round.keep("pod_ready_ms", times.ready);
+    round.keep("pod_gone_ms", times.gone);
+    round.put("pods50_ready_ms", pods::deployment(access, "fifty", REPLICAS, &spec)?);
     Ok(())
 }
 

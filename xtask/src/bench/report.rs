@@ -19,7 +19,7 @@ const END: &str = "<!-- until here -->";
 const README_FIGURES: [(&str, &str, &str); 5] = [
     ("start", "node_ready_ms", "from start to a ready node with working DNS"),
     ("idle", "idle_memory_mb", "memory of an idle cluster of one node"),
-    ("pod", "pod_ready_p99_ms", "pod created to Ready, slowest of a hundred"),
+    ("pod", "pod_ready_p99_ms", "pod created to Ready, p99"),
     ("api", "create_32_rate", "durable creates through the API"),
     ("services", "services_10k_ms", "10,000 services programmed"),
 ];
