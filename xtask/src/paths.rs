@@ -2,8 +2,8 @@
 //!
 //! Nothing here creates a folder, except `fresh_dir`, which says so.
 
-use std::env;
 use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 use anyhow::{Context, Result};
 
@@ -27,6 +27,15 @@ pub fn target() -> Result<PathBuf> {
     let own_dir = own.parent().context("the running program has no folder")?;
     let profile = if own_dir.ends_with("deps") { own_dir.parent().unwrap_or(own_dir) } else { own_dir };
     Ok(profile.parent().unwrap_or(profile).to_path_buf())
+}
+
+/// The text of a file; `None` when there is no such file.
+pub fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
 }
 
 /// What is dear to make and the same for every clone: images, upstream programs.

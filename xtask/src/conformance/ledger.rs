@@ -28,11 +28,8 @@ impl Expected {
 
     /// What is written down; nothing when there is no file.
     pub fn read(path: &Path) -> Result<Self> {
-        match fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text).with_context(|| format!("understanding {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
+        let text = paths::read_if_there(path)?.unwrap_or_default();
+        Self::parse(&text).with_context(|| format!("understanding {}", path.display()))
     }
 
     fn parse(text: &str) -> Result<Self> {
