@@ -1,6 +1,7 @@
 //! A client of the API: HTTP/2 over TLS, as upstream's clients speak; one connection a value, shared by its clones.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,9 +84,11 @@ impl Api {
         ensure!(stream.get_ref().1.alpn_protocol() == Some(b"h2"), "the server does not speak HTTP/2");
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        // requests of many callers that are ready together go out together, whoever serves them
+        let (stream, mut turns) = cork::cork(stream);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         // its end is told to every caller
-        tokio::spawn(connection);
+        tokio::spawn(async move { turns.drive(pin!(connection)).await });
         Ok(Self { sender, base: format!("https://{}", target.address), token: target.token.clone() })
     }
 

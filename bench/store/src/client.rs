@@ -1,6 +1,7 @@
 //! A client of etcd's API: connections that many callers share, as its own clients do.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -32,9 +33,11 @@ impl Etcd {
         socket.set_nodelay(true)?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+        // requests of many callers that are ready together go out together, whoever serves them
+        let (socket, mut turns) = cork::cork(socket);
         let (sender, connection) = builder.handshake(TokioIo::new(socket)).await?;
         // its end is told to every caller
-        tokio::spawn(connection);
+        tokio::spawn(async move { turns.drive(pin!(connection)).await });
         Ok(Self { sender, base: format!("http://{address}") })
     }
 

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -46,9 +47,10 @@ pub async fn serve(dir: &Path, listen: SocketAddr) -> Result<()> {
         let service = service_fn(move |request| answer(store.clone(), request));
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+        let (socket, mut turns) = cork::cork(socket);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = turns.drive(pin!(connection)).await {
                 eprintln!("a connection ended: {error}");
             }
         });

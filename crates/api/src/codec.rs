@@ -129,8 +129,8 @@ pub fn proto_message(schema: &Schema, object: &Object) -> Result<Vec<u8>, Status
 
 /// JSON text straight from a stored envelope of the schema, with `metadata.resourceVersion` filled in.
 pub fn serve_json(schema: &Schema, stored: &[u8], resource_version: &str) -> Result<Bytes, Status> {
-    let envelope = Envelope::parse(stored).map_err(Status::internal)?;
     let mut text = JsonText::with_capacity(stored.len() * 2);
+    let envelope = Envelope::parse(stored).map_err(Status::internal)?;
     let fill = proto_read::Fill {
         api_version: envelope.api_version,
         kind: envelope.kind,
@@ -138,6 +138,18 @@ pub fn serve_json(schema: &Schema, stored: &[u8], resource_version: &str) -> Res
     };
     proto_read::object(schema, envelope.raw, fill, &mut text).map_err(Status::internal)?;
     Ok(text.out.into())
+}
+
+/// Adds the object to a list in JSON text: as [`serve_json`], without the kind and version that a list does not repeat.
+pub fn serve_json_item(
+    schema: &Schema,
+    stored: &[u8],
+    resource_version: &str,
+    text: &mut JsonText,
+) -> Result<(), Status> {
+    let envelope = Envelope::parse(stored).map_err(Status::internal)?;
+    let fill = proto_read::Fill { resource_version: Some(resource_version), ..proto_read::Fill::default() };
+    proto_read::object(schema, envelope.raw, fill, text).map_err(Status::internal)
 }
 
 /// The stored envelope with `metadata.resourceVersion` filled in.

@@ -85,7 +85,7 @@ impl InProcess {
 }
 
 /// The stored bytes as they are; another form only for a version that is not the stored one.
-fn share(stored: &Stored, kind: &Kind) -> Result<Encoded, Status> {
+fn share(stored: &Arc<Stored>, kind: &Kind) -> Result<Encoded, Status> {
     if kind.stored.as_ref().is_none_or(|storage| storage.convert.is_none()) {
         return Ok(stored.encoded());
     }

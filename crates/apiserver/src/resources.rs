@@ -215,7 +215,7 @@ async fn read(front: &Front, call: &mut Call, verb: Verb, target: &Target) -> Re
         }
         Verb::List => {
             let page = front.registry.list(&cx, target).await?;
-            Ok(answer(StatusCode::OK, call.accepted.format.content_type(), view(front, call, target).list(&page)?))
+            Ok(answer(StatusCode::OK, call.accepted.format.content_type(), view(front, call, target).list(page)?))
         }
         _ => {
             let outcome = front.registry.get(&cx, target).await?;
@@ -257,7 +257,7 @@ async fn delete(front: &Front, call: &mut Call, verb: Verb, target: &Target) -> 
     let view = view(front, call, target);
     if verb == Verb::DeleteCollection {
         let page = front.registry.delete_collection(&cx, target, deletion).await?;
-        return Ok(answer(StatusCode::OK, call.accepted.format.content_type(), view.list(&page)?));
+        return Ok(answer(StatusCode::OK, call.accepted.format.content_type(), view.list(page)?));
     }
     show(front.registry.delete(&cx, target, deletion).await?, &view)
 }

@@ -1,25 +1,28 @@
 //! One object as the server holds it: the stored bytes, a header parsed once, and the serving forms made from them.
 //!
 //! A `Stored` is immutable and shared: the watch cache, every list, every watch event and every handler hold the same `Arc`.
-//! The form that goes over the wire carries the revision as `metadata.resourceVersion` and is made at most once per API
-//! version and encoding, the first time somebody asks.
+//! The form that goes over the wire carries the revision as `metadata.resourceVersion`. It is made the first time somebody
+//! asks, per API version and encoding, and [`kept`] for a while for whoever asks next; so is an event around it.
 //!
 //! ```text
-//! store entry ─► (decrypt) ─► Stored { bytes, header } ─► serving("v1", Json) ─► shared bytes
-//!                                                     └─► object("v1")       ─► a tree, not kept
+//! store entry ─► (decrypt) ─► Stored { bytes, header } ─► serving("v1", Json)      ─► shared bytes
+//!                                                     ├─► event("v1", Json, ADDED) ─► shared bytes
+//!                                                     ├─► append_json(..)          ─► an item of a list, not kept
+//!                                                     └─► object("v1")             ─► a tree, not kept
 //! ```
 
 pub mod fields;
 pub mod form;
 pub mod header;
+mod kept;
 
 use std::sync::Arc;
 
-use api::Kind;
+use api::codec::sink::JsonText;
+use api::{Kind, codec};
 use bytes::Bytes;
 use meta::{Media, Object, ObjectKey, Status};
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 pub use header::Header;
 
@@ -34,14 +37,30 @@ pub struct Stored {
     /// In the storage version, decrypted, without `resourceVersion`.
     pub bytes: Bytes,
     pub header: Arc<Header>,
-    forms: Mutex<SmallVec<[Form; 1]>>,
+    forms: Mutex<Vec<Form>>,
+}
+
+/// Which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FormKey<'a> {
+    api_version: &'a str,
+    media: Media,
+    /// The type of the event around the object; empty for the object alone.
+    event: &'static str,
 }
 
 #[derive(Clone, Debug)]
 struct Form {
-    api_version: Arc<str>,
+    api_version: Box<str>,
     media: Media,
+    event: &'static str,
     bytes: Bytes,
+}
+
+impl Form {
+    fn is(&self, key: FormKey<'_>) -> bool {
+        self.media == key.media && self.event == key.event && *self.api_version == *key.api_version
+    }
 }
 
 impl Stored {
@@ -76,25 +95,68 @@ impl Stored {
         Self::new(self.kind.clone(), self.key.clone(), revision, self.media, self.bytes.clone(), self.header.clone())
     }
 
-    /// The bytes to send for `api_version` in `media`, with `resourceVersion`; made once and shared.
-    pub fn serving(&self, api_version: &str, media: Media) -> Result<Bytes, Status> {
-        let known = |forms: &[Form]| {
-            forms
-                .iter()
-                .find(|form| form.media == media && &*form.api_version == api_version)
-                .map(|form| form.bytes.clone())
+    /// The bytes to send for `api_version` in `media`, with `resourceVersion`; shared.
+    pub fn serving(self: &Arc<Self>, api_version: &str, media: Media) -> Result<Bytes, Status> {
+        let key = FormKey { api_version, media, event: "" };
+        self.form(key, || form::serve(self, api_version, media))
+    }
+
+    /// The bytes of a watch event of a type, which `wrap` makes of those of the object; shared.
+    pub fn event(
+        self: &Arc<Self>,
+        api_version: &str,
+        media: Media,
+        event: &'static str,
+        wrap: impl FnOnce(Bytes) -> Bytes,
+    ) -> Result<Bytes, Status> {
+        let plain = || match self.known_form(FormKey { api_version, media, event: "" }) {
+            Some(bytes) => Ok(bytes),
+            None => form::serve(self, api_version, media),
         };
-        if let Some(bytes) = known(&self.forms.lock()) {
+        self.form(FormKey { api_version, media, event }, || plain().map(wrap))
+    }
+
+    fn known_form(&self, key: FormKey<'_>) -> Option<Bytes> {
+        self.forms.lock().iter().find(|form| form.is(key)).map(|form| form.bytes.clone())
+    }
+
+    fn form(self: &Arc<Self>, key: FormKey<'_>, make: impl FnOnce() -> Result<Bytes, Status>) -> Result<Bytes, Status> {
+        if let Some(bytes) = self.known_form(key) {
             return Ok(bytes);
         }
         // Made outside the lock: two askers may both make it, and the first one's is kept.
-        let bytes = form::serve(self, api_version, media)?;
-        let mut forms = self.forms.lock();
-        if let Some(bytes) = known(&forms) {
-            return Ok(bytes);
+        let bytes = make()?;
+        {
+            let mut forms = self.forms.lock();
+            if let Some(form) = forms.iter().find(|form| form.is(key)) {
+                return Ok(form.bytes.clone());
+            }
+            let FormKey { api_version, media, event } = key;
+            forms.push(Form { api_version: api_version.into(), media, event, bytes: bytes.clone() });
         }
-        forms.push(Form { api_version: api_version.into(), media, bytes: bytes.clone() });
+        kept::KEPT.add(self, bytes.len());
         Ok(bytes)
+    }
+
+    fn forget_oldest_form(&self) {
+        let mut forms = self.forms.lock();
+        if !forms.is_empty() {
+            forms.remove(0);
+        }
+    }
+
+    /// Adds the object to a list in JSON. `repeated` is what its text starts with and the list leaves out. The text is not
+    /// kept: lists are long, and seldom asked for twice while nothing changes.
+    pub fn append_json(&self, api_version: &str, repeated: &str, text: &mut JsonText) -> Result<(), Status> {
+        if let Some(bytes) = self.known_form(FormKey { api_version, media: Media::Json, event: "" }) {
+            form::append(&bytes, repeated, text);
+            return Ok(());
+        }
+        if self.media == Media::Protobuf && form::is_own_version(&self.kind, api_version) {
+            return codec::serve_json_item(&self.kind.schema, &self.bytes, &self.revision.to_string(), text);
+        }
+        form::append(&form::serve(self, api_version, Media::Json)?, repeated, text);
+        Ok(())
     }
 
     /// The tree in `api_version`, with `resourceVersion`. Made anew each time: trees are many times as large as bytes.

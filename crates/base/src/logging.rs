@@ -3,7 +3,7 @@
 use tracing_subscriber::EnvFilter;
 
 /// Ours from `info` on; libraries that tell of every request only when something is wrong.
-const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_proto=warn,fjall=warn,lsm_tree=warn";
+const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_proto=warn";
 
 /// For commands that do one thing and end: what goes wrong is in their own words.
 const BRIEF_FILTER: &str = "error";

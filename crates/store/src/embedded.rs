@@ -13,7 +13,7 @@
 //! - [`cursor`]: a watch is a position in the shared history, not a queue of its own: a slow one costs no memory, and ends
 //!   when history moves past it.
 //! - [`expiry`]: deletes entries whose time to live is over, by ordinary transactions.
-//! - [`disk`]: what is durable, on fjall. Only loading reads from it.
+//! - [`disk`]: what is durable, a log and the base that it is folded into. Only opening reads from it.
 //!
 //! A write or fsync that fails leaves in doubt what is on disk: the committer calls [`Fatal`], which aborts the process.
 
@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 
 use crate::{Committed, Entry, Key, Page, Result, Revision, Span, Store, StoreError, Txn, Watch};
 use cursor::Cursor;
-use disk::{Disk, FjallDisk};
+use disk::{Disk, Loaded, LogDisk, Record, Records};
 use history::Retention;
 use queue::Queue;
 use view::View;
@@ -100,17 +100,17 @@ impl Embedded {
     /// # Errors
     /// The folder cannot be read or written, holds something else, or is in use by another process.
     pub fn open(options: Options) -> std::io::Result<Self> {
-        let disk = FjallDisk::open(&options.dir)?;
-        Self::open_on(Box::new(disk), options)
+        let (disk, loaded) = LogDisk::open(&options.dir)?;
+        Self::open_on(Box::new(disk), loaded, options)
     }
 
-    fn open_on(disk: Box<dyn Disk>, options: Options) -> std::io::Result<Self> {
+    fn open_on(disk: Box<dyn Disk>, loaded: Loaded, options: Options) -> std::io::Result<Self> {
         let retention = Retention {
             span: options.history,
             events_max: options.history_events_max,
             bytes_max: options.history_bytes_max,
         };
-        let view = View::load(disk.load()?, retention);
+        let view = View::load(loaded, retention);
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
             queue: Queue::new(),
@@ -121,6 +121,12 @@ impl Embedded {
         let tasks = options.tasks.child();
         tasks.spawn("store-expiry", expiry::run(shared.clone()));
         Ok(Embedded { shared, tasks, committer: Some(committer) })
+    }
+}
+
+impl Records for Shared {
+    fn following(&self, key: Option<&Key>, bytes: usize) -> Vec<Record> {
+        self.view.read().following(key, bytes)
     }
 }
 

@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use toml::{Table, Value};
 
 /// Every crate and its level. A crate uses crates of lower levels only.
-const LEVELS: [(&str, u8); 18] = [
+const LEVELS: [(&str, u8); 19] = [
     ("base", 0),
+    ("cork", 0),
     ("websocket", 0),
     ("meta", 1),
     ("api", 2),

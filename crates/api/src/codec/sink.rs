@@ -29,6 +29,12 @@ impl JsonText {
         JsonText { out: Vec::with_capacity(bytes) }
     }
 
+    /// A value that was written by this type before.
+    pub fn verbatim(&mut self, json: &[u8]) {
+        self.separate();
+        self.out.extend_from_slice(json);
+    }
+
     /// A comma unless the value is the first of its list or follows a key.
     fn separate(&mut self) {
         if !matches!(self.out.last(), None | Some(b'{' | b'[' | b':')) {

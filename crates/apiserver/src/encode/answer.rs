@@ -1,5 +1,8 @@
 //! One object, or one page of a list, as the client asked to see it.
 
+use std::sync::Arc;
+
+use api::codec::sink::JsonText;
 use api::{Kind, codec};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -8,8 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::list::{self, ListHead};
 use super::{metadata, pretty, table, yaml};
+use crate::http::Body;
+use crate::http::body::StreamError;
 use crate::negotiate::{Accepted, Format, Shape};
 use crate::registry::{Answer, Page};
+use crate::stored::Stored;
 
 /// A kind's objects as one request sees them.
 pub struct View<'a> {
@@ -60,7 +66,35 @@ impl View<'_> {
     }
 
     /// One page of a list.
-    pub fn list(&self, page: &Page) -> Result<Vec<Bytes>, Status> {
+    pub fn list(&self, page: Page) -> Result<Body, Status> {
+        if (self.accepted.shape, self.accepted.format) == (Shape::Object, Format::Json) {
+            return self.json_list(page);
+        }
+        self.whole_list(&page).map(Body::from)
+    }
+
+    /// Made while it is sent, unless it is short.
+    fn json_list(&self, page: Page) -> Result<Body, Status> {
+        let Page { items, revision, continue_token, remaining } = page;
+        let kind = &self.kind.list_kind;
+        let head =
+            ListHead { api_version: &self.api_version, kind, revision, continue_token: &continue_token, remaining };
+        let (prefix, api_version) = (self.repeated_prefix(), self.api_version.clone());
+        let append = move |stored: &Arc<Stored>, text: &mut JsonText| stored.append_json(&api_version, &prefix, text);
+        let mut chunks = list::json(&head, items, append);
+        if self.accepted.pretty {
+            return Ok(Body::from(vec![pretty::indent(&chunks.collect::<Result<Vec<_>, _>>()?)]));
+        }
+        let first = chunks.next().transpose()?;
+        let Some(second) = chunks.next() else { return Ok(Body::from(Vec::from_iter(first))) };
+        let chunks = first.map(Ok).into_iter().chain([second]).chain(chunks);
+        Ok(Body::Chunks(Box::new(chunks.map(|chunk| {
+            // The head is out already: all that is left is to break off.
+            chunk.inspect_err(|status| tracing::error!(%status, "a list breaks off")).map_err(StreamError::from)
+        }))))
+    }
+
+    fn whole_list(&self, page: &Page) -> Result<Vec<Bytes>, Status> {
         let head = ListHead {
             api_version: &self.api_version,
             kind: &self.kind.list_kind,
@@ -69,12 +103,7 @@ impl View<'_> {
             remaining: page.remaining,
         };
         match (self.accepted.shape, self.accepted.format) {
-            (Shape::Object, Format::Json) => {
-                let items = self.serving(page, Media::Json)?;
-                let prefix = self.repeated_prefix();
-                Ok(self.json(list::json(&head, &prefix, items.into_iter())))
-            }
-            (Shape::Object, Format::Protobuf) => {
+            (Shape::Object, Format::Json | Format::Protobuf) => {
                 let items = self.serving(page, Media::Protobuf)?;
                 list::protobuf(&head, items.into_iter()).ok_or_else(|| Status::internal("an item is no protobuf"))
             }

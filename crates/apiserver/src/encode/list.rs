@@ -1,11 +1,19 @@
-//! Lists, as slices: a head, then each item's shared bytes with what goes between them.
+//! Lists. In JSON they are made in chunks while they are sent, so that one of any length costs no memory to speak of; in
+//! protobuf, where the length of the whole comes first, as slices of the items' shared bytes.
 
 use api::codec::envelope;
+use api::codec::sink::JsonText;
 use api::codec::wire::{put_bytes, put_head, put_int, varint_length};
 use bytes::Bytes;
+use meta::Status;
 use serde_json::json;
 
 use super::protobuf::open_envelope;
+
+/// About what a chunk of a list in JSON has.
+const CHUNK_BYTES: usize = 128 << 10;
+/// Room for the item that fills a chunk up.
+const CHUNK_ROOM_BYTES: usize = 16 << 10;
 
 /// What a list says besides its items.
 #[derive(Clone, Debug, Default)]
@@ -51,29 +59,43 @@ impl ListHead<'_> {
     }
 }
 
-/// A JSON list. `item_prefix` is what every item starts with and the list leaves out: built-in kinds do not repeat their
-/// `kind` and `apiVersion` in each item.
-pub fn json(head: &ListHead<'_>, item_prefix: &str, items: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+/// A JSON list, made a chunk at a time. `append` adds one item, as the next value of a list.
+pub fn json<I: IntoIterator, A>(
+    head: &ListHead<'_>,
+    items: I,
+    mut append: A,
+) -> impl Iterator<Item = Result<Bytes, Status>> + use<I, A>
+where
+    A: FnMut(&I::Item, &mut JsonText) -> Result<(), Status>,
+{
     let (kind, api_version) = (head.kind, head.api_version);
+    let mut text = JsonText::with_capacity(CHUNK_BYTES + CHUNK_ROOM_BYTES);
     let opening = format!(
         "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{},\"items\":[",
         head.json_metadata()
     );
-    let mut slices = vec![Bytes::from(opening)];
-    let (first, next) = (Bytes::from_static(b"{"), Bytes::from_static(b",{"));
-    for (index, item) in items.enumerate() {
-        if !item_prefix.is_empty() && item.starts_with(item_prefix.as_bytes()) {
-            slices.push(if index == 0 { first.clone() } else { next.clone() });
-            slices.push(item.slice(item_prefix.len()..));
-        } else {
-            if index > 0 {
-                slices.push(Bytes::from_static(b","));
-            }
-            slices.push(item);
+    text.out.extend_from_slice(opening.as_bytes());
+    let (mut items, mut is_done) = (items.into_iter(), false);
+    std::iter::from_fn(move || {
+        if is_done {
+            return None;
         }
-    }
-    slices.push(Bytes::from_static(b"]}\n"));
-    slices
+        while text.out.len() < CHUNK_BYTES {
+            let Some(item) = items.next() else {
+                text.out.extend_from_slice(b"]}\n");
+                is_done = true;
+                return Some(Ok(std::mem::take(&mut text.out).into()));
+            };
+            if let Err(status) = append(&item, &mut text) {
+                is_done = true;
+                return Some(Err(status));
+            }
+        }
+        let mut next = JsonText::with_capacity(CHUNK_BYTES + CHUNK_ROOM_BYTES);
+        // The last byte goes along: it shows the next item that it is not the first.
+        next.out.extend(text.out.pop());
+        Some(Ok(std::mem::replace(&mut text, next).out.into()))
+    })
 }
 
 /// What a built-in kind's JSON starts with, up to the first field that a list repeats.
@@ -103,6 +125,8 @@ pub fn protobuf(head: &ListHead<'_>, items: impl Iterator<Item = Bytes>) -> Opti
 
 #[cfg(test)]
 mod tests {
+    use api::codec::sink::Sink;
+
     use super::*;
 
     fn head() -> ListHead<'static> {
@@ -113,23 +137,31 @@ mod tests {
         slices.concat()
     }
 
+    /// Items that are a text each.
+    fn chunks<'a>(items: &'a [&'a str]) -> impl Iterator<Item = Result<Bytes, Status>> + 'a {
+        json(&head(), items, |item, text| text.raw(item.as_bytes()).map_err(Status::internal))
+    }
+
     #[test]
-    fn json_items_of_built_in_kinds_do_not_repeat_their_kind() {
-        let prefix = json_item_prefix("v1", "Pod");
-        let items =
-            [r#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#, r#"{"kind":"Pod","apiVersion":"v1","spec":{}}"#];
-        let list = joined(json(&head(), &prefix, items.iter().map(|item| Bytes::from_static(item.as_bytes()))));
-        assert_eq!(
-            String::from_utf8(list).unwrap(),
-            concat!(
-                r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7","continue":"t\"","remainingItemCount":3},"#,
-                r#""items":[{"metadata":{}},{"spec":{}}]}"#,
-                "\n"
-            )
+    fn items_are_separated_wherever_a_chunk_ends() {
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(CHUNK_BYTES));
+        let head = concat!(
+            r#"{"kind":"PodList","apiVersion":"v1","#,
+            r#""metadata":{"resourceVersion":"7","continue":"t\"","remainingItemCount":3},"items":["#
         );
-        let empty =
-            joined(json(&ListHead { kind: "PodList", api_version: "v1", ..ListHead::default() }, "", [].into_iter()));
-        assert_eq!(empty, b"{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{},\"items\":[]}\n");
+        for items in [&[][..], &["{}"], &["{}", "{}"], &["{}", &long], &[&long, "{}", &long, &long, "{}"]] {
+            let made: Vec<Bytes> = chunks(items).collect::<Result<_, _>>().unwrap();
+            assert_eq!(String::from_utf8(made.concat()).unwrap(), format!("{head}{}]}}\n", items.join(",")));
+            assert!(made.iter().all(|chunk| chunk.len() < 2 * CHUNK_BYTES + CHUNK_ROOM_BYTES));
+        }
+    }
+
+    #[test]
+    fn a_list_ends_where_an_item_cannot_be_shown() {
+        let mut made =
+            json(&head(), [1, 2, 3], |item, _| if *item == 2 { Err(Status::internal("no")) } else { Ok(()) });
+        assert!(made.next().is_some_and(|chunk| chunk.is_err()));
+        assert!(made.next().is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use base::tasks::CancellationToken;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use meta::Status;
+use meta::{Media, Status};
 use serde_json::json;
 use websocket::{Message, Utf8Bytes};
 
@@ -29,18 +29,11 @@ type Frames = BoxStream<'static, Result<Bytes, StreamError>>;
 /// What turns events into frames.
 pub struct Framer {
     kind: Arc<Kind>,
+    api_version: String,
     accepted: Accepted,
     clock: Clock,
     /// The first table of a watch carries the column definitions.
     columns_sent: bool,
-}
-
-/// One event in its format.
-enum Frame {
-    /// A line.
-    Json([Bytes; 3]),
-    /// A length and the message.
-    Protobuf([Bytes; 2]),
 }
 
 /// The body that ends when the server stops.
@@ -50,34 +43,28 @@ pub fn until(frames: Frames, token: CancellationToken) -> Body {
 
 impl Framer {
     pub fn new(kind: Arc<Kind>, accepted: Accepted, clock: Clock) -> Self {
-        Framer { kind, accepted, clock, columns_sent: false }
+        let api_version = kind.gvk().api_version();
+        Framer { kind, api_version, accepted, clock, columns_sent: false }
     }
 
     /// The frames of a watch, one after the other.
     pub fn frames(mut self, events: Events) -> Frames {
-        let frames = events.flat_map(move |event| {
-            let slices = match self.frame(event) {
-                Frame::Json(slices) => Vec::from(slices),
-                Frame::Protobuf(slices) => slices.into(),
-            };
-            futures::stream::iter(slices.into_iter().map(Ok))
-        });
-        frames.boxed()
+        events.map(move |event| Ok(self.frame(event))).boxed()
     }
 
     /// The events of a watch, one in a message: text where the format is, else bytes, which need no length then.
     pub fn messages(mut self, events: Events) -> BoxStream<'static, Message> {
-        let messages = events.map(move |event| match self.frame(event) {
-            Frame::Json(slices) => {
-                let line = Bytes::from(slices.concat());
-                Utf8Bytes::try_from(line.clone()).map_or(Message::Binary(line), Message::Text)
+        let messages = events.map(move |event| {
+            let frame = self.frame(event);
+            if self.accepted.format == Format::Protobuf {
+                return Message::Binary(frame.slice(watch::LENGTH_BYTES..));
             }
-            Frame::Protobuf(slices) => Message::Binary(Bytes::from(slices.concat()).slice(watch::LENGTH_BYTES..)),
+            Utf8Bytes::try_from(frame.clone()).map_or(Message::Binary(frame), Message::Text)
         });
         messages.boxed()
     }
 
-    fn frame(&mut self, event: Event) -> Frame {
+    fn frame(&mut self, event: Event) -> Bytes {
         let framed = match event {
             Event::Added(stored) => self.object(EventType::Added, stored),
             Event::Modified(stored) => self.object(EventType::Modified, stored),
@@ -88,10 +75,22 @@ impl Framer {
         framed.unwrap_or_else(|status| self.error(&status))
     }
 
-    fn object(&mut self, kind: EventType, stored: Arc<Stored>) -> Result<Frame, Status> {
+    fn object(&mut self, kind: EventType, stored: Arc<Stored>) -> Result<Bytes, Status> {
+        let shared = match (self.accepted.shape, self.accepted.format, self.accepted.pretty) {
+            (Shape::Object, Format::Protobuf, _) => Some(Media::Protobuf),
+            (Shape::Object, Format::Json, false) => Some(Media::Json),
+            _ => None,
+        };
+        if let Some(media) = shared {
+            let wrap = |object: Bytes| match media {
+                Media::Protobuf => watch::protobuf(kind, &object),
+                Media::Json => watch::json(kind, &object),
+            };
+            return stored.event(&self.api_version, media, kind.as_str(), wrap);
+        }
         let view = View {
             kind: &self.kind,
-            api_version: self.kind.gvk().api_version(),
+            api_version: self.api_version.clone(),
             accepted: &self.accepted,
             now: self.clock.now(),
         };
@@ -103,23 +102,20 @@ impl Framer {
                 self.columns_sent = true;
                 table.to_string().into()
             }
-            Shape::Object | Shape::Metadata => join(view.object(&Answer::Stored(stored))?),
+            Shape::Object | Shape::Metadata => Bytes::from(view.object(&Answer::Stored(stored))?.concat()),
         };
-        Ok(self.wrap(kind, body))
+        Ok(self.wrap(kind, &body))
     }
 
-    fn wrap(&self, kind: EventType, body: Bytes) -> Frame {
+    fn wrap(&self, kind: EventType, body: &[u8]) -> Bytes {
         match self.accepted.format {
-            Format::Protobuf => Frame::Protobuf(watch::protobuf(kind, body)),
-            Format::Json | Format::Yaml => {
-                let body = if body.ends_with(b"\n") { body.slice(..body.len() - 1) } else { body };
-                Frame::Json(watch::json(kind, body))
-            }
+            Format::Protobuf => watch::protobuf(kind, body),
+            Format::Json | Format::Yaml => watch::json(kind, body.strip_suffix(b"\n").unwrap_or(body)),
         }
     }
 
     /// An object of the kind with nothing in it but how far the watch has come.
-    fn bookmark(&self, revision: u64, initial_events_end: bool) -> Frame {
+    fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
         let gvk = self.kind.gvk();
         let (kind, api_version) = match self.accepted.shape {
             Shape::Object => (gvk.kind.to_string(), gvk.api_version()),
@@ -141,7 +137,7 @@ impl Framer {
             };
             Bytes::from(text)
         };
-        self.wrap(EventType::Bookmark, body)
+        self.wrap(EventType::Bookmark, &body)
     }
 
     fn bookmark_table(&self, revision: u64, annotations: &str) -> String {
@@ -152,13 +148,13 @@ impl Framer {
         )
     }
 
-    fn error(&self, refused: &Status) -> Frame {
+    fn error(&self, refused: &Status) -> Bytes {
         if self.accepted.format == Format::Protobuf
             && let Some(body) = status::protobuf(&refused.to_json())
         {
-            return Frame::Protobuf(watch::protobuf(EventType::Error, body));
+            return watch::protobuf(EventType::Error, &body);
         }
-        Frame::Json(watch::json(EventType::Error, status::json_bytes(refused)))
+        watch::json(EventType::Error, &status::json_bytes(refused))
     }
 }
 
@@ -175,15 +171,4 @@ fn bookmark_protobuf(kind: &str, api_version: &str, revision: u64, initial_event
     let mut message = Vec::new();
     put_bytes(&mut message, 1, &metadata);
     envelope::write(api_version, kind, &message).into()
-}
-
-/// One piece of a few; the usual answer has one big slice and a line end, which is cut off again.
-fn join(mut slices: Vec<Bytes>) -> Bytes {
-    if slices.last().is_some_and(|last| last == &b"\n"[..]) {
-        slices.pop();
-    }
-    match slices.len() {
-        1 => slices.swap_remove(0),
-        _ => slices.concat().into(),
-    }
 }

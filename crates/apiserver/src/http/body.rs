@@ -1,6 +1,6 @@
-//! Response bodies: nothing, shared slices, or a stream.
+//! Response bodies: nothing, shared slices, chunks that are made when they can be sent, or a stream.
 //!
-//! A list of thousands of objects goes out as slices of the bytes that the cache holds: nothing is joined or copied.
+//! A list of thousands of objects is made a chunk at a time while it goes out, so it is never held whole.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,9 +14,13 @@ use http_body::{Frame, SizeHint};
 /// Why a stream broke off; hyper then resets the connection so that the client notices.
 pub type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A large body in the making. A chunk is made when there is room to send it.
+pub type Chunks = Box<dyn Iterator<Item = Result<Bytes, StreamError>> + Send>;
+
 pub enum Body {
     /// Slices in order, with their total length in bytes.
     Slices(VecDeque<Bytes>, u64),
+    Chunks(Chunks),
     /// Sent as it comes.
     Stream(BoxStream<'static, Result<Bytes, StreamError>>),
 }
@@ -30,7 +34,7 @@ impl Body {
     pub fn known_length(&self) -> Option<u64> {
         match self {
             Body::Slices(_, length) => Some(*length),
-            Body::Stream(_) => None,
+            Body::Chunks(_) | Body::Stream(_) => None,
         }
     }
 }
@@ -61,6 +65,7 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(next.map(|slice| Ok(Frame::data(slice))))
             }
+            Body::Chunks(chunks) => Poll::Ready(chunks.next().map(|chunk| chunk.map(Frame::data))),
             Body::Stream(stream) => stream.poll_next_unpin(cx).map(|next| next.map(|chunk| chunk.map(Frame::data))),
         }
     }

@@ -97,13 +97,19 @@ async fn connection(
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
     let builder = builder();
+    // Answers and events of many streams that are ready together go out together.
+    let (stream, mut turns) = cork::cork(stream);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer);
     tokio::pin!(serving);
     let outcome = tokio::select! {
-        outcome = &mut serving => outcome,
-        () = token.cancelled() => {
+        outcome = turns.drive(serving.as_mut()) => Some(outcome),
+        () = token.cancelled() => None,
+    };
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            turns.drive(serving.as_mut()).await
         }
     };
     if let Err(error) = outcome {

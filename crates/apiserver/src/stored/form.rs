@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::codec::sink::{JsonText, Sink};
 use api::{Kind, codec};
 use bytes::Bytes;
 use meta::{GroupVersion, GroupVersionKind, Media, Object, Status};
@@ -41,11 +42,29 @@ fn row(gvk: &GroupVersionKind) -> Option<Arc<Kind>> {
     api::builtin().by_gvk(gvk).cloned()
 }
 
+/// Whether the version is that of the row.
+pub fn is_own_version(kind: &Kind, api_version: &str) -> bool {
+    match api_version.rsplit_once('/') {
+        Some((group, version)) => *kind.group == *group && *kind.version == *version,
+        None => kind.group.is_empty() && *kind.version == *api_version,
+    }
+}
+
+/// Adds an object's text to a list, without `repeated` at its beginning.
+pub fn append(object: &[u8], repeated: &str, text: &mut JsonText) {
+    match object.strip_prefix(repeated.as_bytes()) {
+        Some(rest) if !repeated.is_empty() => {
+            text.begin_map();
+            text.out.extend_from_slice(rest);
+        }
+        _ => text.verbatim(object),
+    }
+}
+
 /// The bytes that go over the wire. The common case goes straight from stored to served bytes, without a tree.
 pub fn serve(stored: &Stored, api_version: &str, media: Media) -> Result<Bytes, Status> {
     let version = stored.revision.to_string();
-    let own_version = stored.kind.group_version().to_string() == api_version;
-    match (own_version, stored.media, media) {
+    match (is_own_version(&stored.kind, api_version), stored.media, media) {
         (true, Media::Protobuf, Media::Json) => codec::serve_json(&stored.kind.schema, &stored.bytes, &version),
         (true, Media::Protobuf, Media::Protobuf) => codec::serve_proto(&stored.bytes, &version),
         _ => {

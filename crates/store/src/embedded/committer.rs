@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
-use super::disk::{Disk, Record, Write};
+use super::disk::{Disk, Record, Records, Write};
 use super::queue::Request;
 use super::view::{View, deletion};
 use super::{Fatal, Shared};
@@ -37,7 +37,8 @@ impl Drop for AbortOnPanic {
     }
 }
 
-fn run(shared: &Shared, mut disk: Box<dyn Disk>, fatal: &Fatal) {
+fn run(shared: &Arc<Shared>, mut disk: Box<dyn Disk>, fatal: &Fatal) {
+    let records: Arc<dyn Records> = shared.clone();
     let mut group = Vec::new();
     while shared.queue.take(&mut group) {
         if let Err(error) = commit_group(shared, &mut *disk, &mut group) {
@@ -46,6 +47,7 @@ fn run(shared: &Shared, mut disk: Box<dyn Disk>, fatal: &Fatal) {
             fatal(&error.to_string());
             return;
         }
+        disk.settle(&records);
     }
 }
 

@@ -120,10 +120,6 @@ struct FakeDisk {
 }
 
 impl Disk for FakeDisk {
-    fn load(&self) -> io::Result<Loaded> {
-        Ok(Loaded::default())
-    }
-
     fn write(&mut self, _: Revision, writes: &mut dyn Iterator<Item = Write<'_>>) -> io::Result<()> {
         self.gate.pass();
         assert!(writes.count() > 0, "a group without changes must not reach the disk");
@@ -140,7 +136,7 @@ async fn a_failed_fsync_stops_everything_and_nobody_is_told_success() {
     let fatal: Fatal = Arc::new(move |reason| told.lock().push(reason.to_string()));
     let options = Options { fatal, ..options(dir.path(), Clock::system()) };
     let disk = FakeDisk { fails_from: Some(1), ..FakeDisk::default() };
-    let store = Embedded::open_on(Box::new(disk), options).unwrap();
+    let store = Embedded::open_on(Box::new(disk), Loaded::default(), options).unwrap();
     let mut watch = store.watch(&"/".into(), 1);
     store.commit(put("/a", "1")).await.unwrap();
     assert!(matches!(watch.next().await, Some(Ok(WatchItem::Events(_)))));
@@ -158,7 +154,7 @@ async fn writers_share_an_fsync_and_see_nothing_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FakeDisk::default();
     let (gate, groups) = (disk.gate.clone(), disk.groups.clone());
-    let store = Embedded::open_on(Box::new(disk), options(dir.path(), Clock::system())).unwrap();
+    let store = Embedded::open_on(Box::new(disk), Loaded::default(), options(dir.path(), Clock::system())).unwrap();
     gate.set_shut(true);
     let mut writers = futures::future::join_all((0..100).map(|i| store.commit(put(&format!("/{i}"), "v"))));
     assert!(futures::poll!(&mut writers).is_pending());
@@ -178,7 +174,7 @@ async fn a_group_checks_compares_against_itself() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FakeDisk::default();
     let gate = disk.gate.clone();
-    let store = Embedded::open_on(Box::new(disk), options(dir.path(), Clock::system())).unwrap();
+    let store = Embedded::open_on(Box::new(disk), Loaded::default(), options(dir.path(), Clock::system())).unwrap();
     gate.set_shut(true);
     let creates = (0..20).map(|i| store.commit(Txn::create("/one".into(), Bytes::from(i.to_string()))));
     let mut creates = futures::future::join_all(creates);

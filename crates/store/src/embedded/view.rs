@@ -7,6 +7,7 @@
 //! Only the committer changes a view, and only after the change is durable.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -196,6 +197,21 @@ impl View {
 
     pub fn remove_watch(&mut self, position: &Arc<Position>) {
         self.watches.retain(|watch| !Arc::ptr_eq(watch, position));
+    }
+
+    /// The records that follow `key` (none for the beginning), until they have about `bytes`.
+    pub fn following(&self, key: Option<&Key>, bytes: usize) -> Vec<Record> {
+        let start = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut records, mut taken) = (Vec::new(), 0);
+        for (key, entry) in self.entries.range::<Key, _>((start, Bound::Unbounded)) {
+            if taken >= bytes {
+                break;
+            }
+            taken += key.as_bytes().len() + entry.value.len();
+            let deadline_ms = self.expiries.by_key.get(key).copied().unwrap_or(0);
+            records.push(Record { entry: entry.clone(), deadline_ms });
+        }
+        records
     }
 
     /// When the next entry expires, in milliseconds since 1970.
