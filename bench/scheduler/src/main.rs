@@ -135,16 +135,37 @@ fn bind(lab: &Lab, side: Side, access: &Access, nodes: usize, figure: &str, coun
     let bound_s = await_bound(access, &group, count, begun)?;
     alive.stop()?;
     stop_scheduler(lab, side)?;
+    if apart {
+        check_apart(access, &group)?;
+    }
     Ok(bound_s)
+}
+
+/// A scheduler that ignores what pods ask for is no faster, it does less.
+fn check_apart(access: &Access, group: &str) -> Result<()> {
+    let listed: Value = serde_json::from_slice(&access.connect()?.must("GET", &selected(group), None)?)?;
+    match shared_node(listed["items"].as_array().context("a list has items")?) {
+        None => Ok(()),
+        Some(node) => bail!("two pods that must not share a node are on {node}"),
+    }
+}
+
+fn shared_node(pods: &[Value]) -> Option<&str> {
+    let mut taken = BTreeSet::new();
+    pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).find(|node| !taken.insert(*node))
 }
 
 fn pods() -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/pods")
 }
 
+fn selected(group: &str) -> String {
+    format!("{}?labelSelector=group%3D{group}", pods())
+}
+
 /// Pods that are bound before this looks have no moment.
 fn await_bound(access: &Access, group: &str, count: usize, begun: Instant) -> Result<Vec<f64>> {
-    let selected = format!("{}?labelSelector=group%3D{group}", pods());
+    let selected = selected(group);
     let listed: Value = serde_json::from_slice(&access.connect()?.must("GET", &selected, None)?)?;
     let items = listed["items"].as_array().context("a list has items")?;
     let mut seen: BTreeSet<String> = items.iter().filter(|pod| has_node(pod)).map(name).collect();
@@ -197,6 +218,13 @@ mod tests {
     fn the_rate_is_from_the_first_to_the_last() {
         assert_eq!(per_s(&[5.0, 5.5, 6.0]), 2.0);
         assert!(per_s(&[]).is_nan(), "nothing measured is no figure");
+    }
+
+    #[test]
+    fn a_node_with_two_pods_is_found() {
+        let on = |node: &str| json!({"spec": {"nodeName": node}});
+        assert_eq!(shared_node(&[on("a"), on("b")]), None);
+        assert_eq!(shared_node(&[on("a"), on("b"), on("a")]), Some("a"));
     }
 
     #[test]

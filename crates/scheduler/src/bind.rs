@@ -60,7 +60,7 @@ impl Scheduler {
                 tracing::warn!(pod = %assumed.key, node = assumed.node, error = %status, "binding failed");
                 self.recorder.warning(&about, "FailedScheduling", format!("binding rejected: {status}"));
                 if taken_back {
-                    self.queue.lock().failed(waiting, Vec::new(), self.clock.instant());
+                    self.queue.lock().failed(waiting, Vec::new(), self.clock.instant(), &self.plugins);
                     self.bell.notify_one();
                 }
             }

@@ -1,12 +1,16 @@
 //! The state of the cluster that placement is decided on: nodes in a steady order, and the pods bound or assumed on each.
+//!
+//! A node keeps its slot as long as it or a pod of it is known, so that a cycle goes from node to node without looking names up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use meta::ObjectKey;
 
 use crate::node_info::{NodeFacts, NodeInfo};
+use crate::plugin::Candidate;
 use crate::pod_info::PodInfo;
+use crate::topology::Topology;
 
 /// What a claim is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +24,12 @@ pub enum ClaimState {
 #[derive(Default)]
 pub struct Cache {
     claims: HashMap<ObjectKey, ClaimState>,
-    nodes: HashMap<String, NodeInfo>,
-    /// Names of known nodes, in the order in which cycles go round them.
-    order: Vec<String>,
+    nodes: Vec<NodeInfo>,
+    slots: HashMap<String, usize>,
+    vacant: Vec<usize>,
+    /// Slots of known nodes, in the order in which cycles go round them.
+    order: Vec<usize>,
+    topology: Topology,
     /// Pods whose binding is under way, by uid.
     assumed: HashMap<String, Arc<PodInfo>>,
     /// On how many nodes an image is.
@@ -44,12 +51,19 @@ impl Cache {
         self.claims.get(key).copied()
     }
 
+    /// A namespace is new, changed, or (none) gone.
+    pub fn put_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        self.topology.set_namespace(name, labels);
+    }
+
     /// A node is new or changed.
     pub fn put_node(&mut self, facts: Arc<NodeFacts>) {
-        let node = self.nodes.entry(facts.name.clone()).or_default();
+        let slot = self.slot(&facts.name);
+        let node = &mut self.nodes[slot];
         let old = node.facts.replace(facts.clone());
+        self.topology.set_node(slot, Some(&facts), node.pods.values());
         match old {
-            None => self.order.push(facts.name.clone()),
+            None => self.order.push(slot),
             Some(old) => count_images(&mut self.images, &old, false),
         }
         count_images(&mut self.images, &facts, true);
@@ -57,23 +71,24 @@ impl Cache {
 
     /// A node is gone. Its pods are remembered until they go too, in case it comes back.
     pub fn remove_node(&mut self, name: &str) {
-        self.order.retain(|known| known != name);
-        if let Some(node) = self.nodes.get_mut(name) {
-            if let Some(old) = node.facts.take() {
-                count_images(&mut self.images, &old, false);
-            }
-            if node.pods.is_empty() {
-                self.nodes.remove(name);
-            }
+        let Some(slot) = self.slots.get(name).copied() else { return };
+        self.order.retain(|known| *known != slot);
+        let node = &mut self.nodes[slot];
+        self.topology.set_node(slot, None, node.pods.values());
+        if let Some(old) = node.facts.take() {
+            count_images(&mut self.images, &old, false);
         }
+        self.vacate(name, slot);
     }
 
     /// A pod is bound and takes room, as the API says.
     pub fn put_pod(&mut self, pod: Arc<PodInfo>) {
-        if let Some(assumed) = self.assumed.remove(&pod.uid) {
+        if let Some(assumed) = self.assumed.remove(&pod.uid)
+            && assumed.node != pod.node
+        {
             self.take_off(&assumed);
         }
-        self.nodes.entry(pod.node.clone()).or_default().add(pod);
+        self.put_on(pod);
     }
 
     /// A pod that was bound is gone or takes no room any more.
@@ -85,7 +100,7 @@ impl Cache {
     /// Counts a pod on a node before the API knows.
     pub fn assume(&mut self, pod: &PodInfo, node: &str) -> Arc<PodInfo> {
         let assumed = Arc::new(PodInfo { node: node.to_string(), ..pod.clone() });
-        self.nodes.entry(node.to_string()).or_default().add(assumed.clone());
+        self.put_on(assumed.clone());
         self.assumed.insert(assumed.uid.clone(), assumed.clone());
         assumed
     }
@@ -105,18 +120,60 @@ impl Cache {
         self.assumed.contains_key(uid)
     }
 
+    /// Prepares for a cycle of the pod.
+    pub fn follow(&mut self, pod: &PodInfo) {
+        self.topology.follow(pod);
+    }
+
+    /// A pod that is there already is replaced, and if it takes the same room as before, nothing is counted anew.
+    fn put_on(&mut self, pod: Arc<PodInfo>) {
+        let slot = self.slot(&pod.node);
+        let node = &mut self.nodes[slot];
+        if let Some(known) = node.pods.get_mut(&pod.uid).filter(|known| known.counts_as(&pod)) {
+            *known = pod;
+            return;
+        }
+        if let Some(known) = node.remove(&pod.uid) {
+            self.topology.remove(slot, &known);
+        }
+        self.topology.add(slot, &pod);
+        node.add(pod);
+    }
+
     fn take_off(&mut self, pod: &PodInfo) {
-        if let Some(node) = self.nodes.get_mut(&pod.node) {
-            node.remove(&pod.uid);
-            if node.facts.is_none() && node.pods.is_empty() {
-                self.nodes.remove(&pod.node);
-            }
+        let Some(slot) = self.slots.get(&pod.node).copied() else { return };
+        if let Some(known) = self.nodes[slot].remove(&pod.uid) {
+            self.topology.remove(slot, &known);
+        }
+        self.vacate(&pod.node, slot);
+    }
+
+    /// The slot of a node, made when nothing is known of it yet.
+    fn slot(&mut self, name: &str) -> usize {
+        if let Some(slot) = self.slots.get(name) {
+            return *slot;
+        }
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.nodes.push(NodeInfo::default());
+            self.nodes.len() - 1
+        });
+        self.slots.insert(name.to_string(), slot);
+        slot
+    }
+
+    /// Gives a slot to another when nothing is known of its node any more.
+    fn vacate(&mut self, name: &str, slot: usize) {
+        let node = &self.nodes[slot];
+        if node.facts.is_none() && node.pods.is_empty() {
+            self.nodes[slot] = NodeInfo::default();
+            self.slots.remove(name);
+            self.vacant.push(slot);
         }
     }
 
     #[cfg(test)]
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.nodes.get(name)
+        self.nodes.get(*self.slots.get(name)?)
     }
 
     /// How many nodes there are.
@@ -125,14 +182,20 @@ impl Cache {
     }
 
     /// The known node at a place in the round, with its facts.
-    pub fn at(&self, index: usize) -> Option<(&NodeInfo, &Arc<NodeFacts>)> {
-        let node = self.nodes.get(self.order.get(index)?)?;
-        Some((node, node.facts.as_ref()?))
+    pub fn at(&self, index: usize) -> Option<Candidate<'_>> {
+        let slot = *self.order.get(index)?;
+        let node = self.nodes.get(slot)?;
+        Some(Candidate { slot, node, facts: node.facts.as_ref()? })
     }
 
     /// On how many nodes an image is.
     pub fn nodes_with_image(&self, image: &str) -> usize {
         self.images.get(image).copied().unwrap_or(0)
+    }
+
+    /// Placed pods, counted by domain.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
     }
 }
 

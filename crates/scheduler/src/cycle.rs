@@ -35,20 +35,22 @@ fn enough(nodes: usize) -> usize {
 
 /// Decides on the cache as it is. The search goes on where the last one stopped, so that all nodes get their turn.
 pub fn decide(plugins: &Plugins, cache: &mut Cache, pod: &PodInfo) -> Decision {
+    cache.follow(pod);
     let (nodes, wanted) = (cache.len(), enough(cache.len()));
     if let Err((plugin, why)) = plugins.pre_filter(pod, cache) {
-        let rejections = vec![Rejection::lasting(&why); nodes];
+        let rejections = vec![Rejection::lasting(why.clone()); nodes];
         let error = FitError { before_nodes: why, ..fit_error(pod, nodes, rejections) };
         return Err((error, vec![plugin]));
     }
     let (mut fitting, mut rejections, mut rejected_by) = (Vec::new(), Vec::new(), Vec::new());
+    let filters = plugins.filters(pod, cache);
     let mut looked_at = 0;
     while looked_at < nodes && fitting.len() < wanted {
         let index = (cache.start + looked_at) % nodes;
         looked_at += 1;
-        let Some((node, facts)) = cache.at(index) else { continue };
-        match plugins.filter(pod, Candidate { node, facts }) {
-            Ok(()) => fitting.push(index),
+        let Some(candidate) = cache.at(index) else { continue };
+        match filters.check(candidate) {
+            Ok(()) => fitting.push(candidate),
             Err((plugin, rejection)) => {
                 rejections.push(rejection);
                 if !rejected_by.contains(&plugin) {
@@ -57,13 +59,12 @@ pub fn decide(plugins: &Plugins, cache: &mut Cache, pod: &PodInfo) -> Decision {
             }
         }
     }
+    let selected = select(plugins, cache, pod, &fitting);
+    drop(filters);
     if nodes > 0 {
         cache.start = (cache.start + looked_at) % nodes;
     }
-    match select(plugins, cache, pod, &fitting) {
-        Some(node) => Ok(node),
-        None => Err((fit_error(pod, nodes, rejections), rejected_by)),
-    }
+    selected.ok_or_else(|| (fit_error(pod, nodes, rejections), rejected_by))
 }
 
 fn fit_error(pod: &PodInfo, nodes: usize, rejections: Vec<Rejection>) -> FitError {
@@ -76,17 +77,15 @@ fn fit_error(pod: &PodInfo, nodes: usize, rejections: Vec<Rejection>) -> FitErro
 }
 
 /// The fitting node with the best score; chance decides between equals.
-fn select(plugins: &Plugins, cache: &Cache, pod: &PodInfo, fitting: &[usize]) -> Option<String> {
-    let candidates: Vec<Candidate<'_>> =
-        fitting.iter().filter_map(|index| cache.at(*index)).map(|(node, facts)| Candidate { node, facts }).collect();
-    if let [only] = candidates[..] {
+fn select(plugins: &Plugins, cache: &Cache, pod: &PodInfo, fitting: &[Candidate<'_>]) -> Option<String> {
+    if let [only] = fitting {
         return Some(only.facts.name.clone());
     }
-    let scores = plugins.score(pod, &candidates, cache);
+    let scores = plugins.score(pod, fitting, cache);
     let best = *scores.iter().max()?;
     let winners: Vec<usize> = (0..scores.len()).filter(|index| scores[*index] == best).collect();
     let winner = winners[chance::below(winners.len())];
-    Some(candidates[winner].facts.name.clone())
+    Some(fitting[winner].facts.name.clone())
 }
 
 impl Scheduler {
@@ -106,7 +105,7 @@ impl Scheduler {
             (Err((error, rejected_by)), _) => {
                 waiting.telling = self.tell_unschedulable(&waiting, &error.to_string());
                 let now = self.clock.instant();
-                self.queue.lock().failed(waiting, rejected_by, now);
+                self.queue.lock().failed(waiting, rejected_by, now, &self.plugins);
             }
             (Ok(_), None) => unreachable!("a decision is assumed under the same lock"),
         }

@@ -1,8 +1,10 @@
 //! What happens in the cluster, as far as it may help waiting pods, and how informer changes become it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::{Change, Encoded, Projection};
+use k8s_openapi::api::core::v1::Namespace;
 use meta::{ObjectKey, Status};
 
 use crate::Scheduler;
@@ -20,6 +22,8 @@ pub enum Event {
     },
     /// A bound pod is gone or has ended: its room is free.
     PodFreed(Arc<PodInfo>),
+    /// A pod is bound, or a bound one means something else to others than before.
+    PodPlaced(Arc<PodInfo>),
     /// The waiting pod itself was changed.
     PodUpdated,
     /// A claim is new, bound or gone.
@@ -42,6 +46,16 @@ impl Projection for Claim {
     }
 }
 
+/// What is kept of a namespace.
+pub struct NamespaceLabels(BTreeMap<String, String>);
+
+impl Projection for NamespaceLabels {
+    fn project(encoded: &Encoded) -> Result<Self, Status> {
+        let namespace: Namespace = encoded.typed()?;
+        Ok(NamespaceLabels(namespace.metadata.labels.unwrap_or_default()))
+    }
+}
+
 impl Scheduler {
     pub(crate) fn node_changed(&self, change: &Change<NodeFacts>) {
         let event = match change {
@@ -61,6 +75,11 @@ impl Scheduler {
         self.wake(&event);
     }
 
+    pub(crate) fn namespace_changed(&self, change: &Change<NamespaceLabels>) {
+        let labels = change.sides().1.map(|namespace| namespace.0.clone());
+        self.cache.lock().put_namespace(&change.key().name, labels);
+    }
+
     pub(crate) fn claim_changed(&self, change: &Change<Claim>) {
         let state = change.sides().1.map(|claim| claim.0);
         self.cache.lock().put_claim(change.key(), state);
@@ -76,11 +95,17 @@ impl Scheduler {
                 self.cache.lock().remove_pod(before);
                 self.cache.lock().put_pod(now.clone());
                 self.wake(&Event::PodFreed(before.clone()));
+                self.wake(&Event::PodPlaced(now.clone()));
             }
-            (before, Some(now)) => {
+            (None, Some(now)) => {
                 self.cache.lock().put_pod(now.clone());
-                if let Some(before) = before.filter(|before| before.requests != now.requests) {
+                self.wake(&Event::PodPlaced(now.clone()));
+            }
+            (Some(before), Some(now)) => {
+                self.cache.lock().put_pod(now.clone());
+                if !before.counts_as(now) {
                     self.wake(&Event::PodFreed(before.clone()));
+                    self.wake(&Event::PodPlaced(now.clone()));
                 }
             }
             (Some(before), None) => {

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! The cache is the snapshot: a cycle holds its lock from the first filter to the assumption, which takes microseconds, so
-//! nothing is copied per pod. A pod counts against its node from the moment it is assumed; a failed binding takes it
+//! nothing is copied per pod; counts by domain for pod affinity are kept as pods come and go. A pod counts against its node from the moment it is assumed; a failed binding takes it
 //! back. What a plugin knows is in one file of its own under `plugins/`; the framework is the [`plugin::Plugin`] trait.
 
+mod affinity;
 mod bind;
 mod cache;
 mod cycle;
@@ -26,13 +27,14 @@ mod queue;
 mod resources;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::sync::Arc;
 
 use base::{Clock, Tasks};
 use client::events::Recorder;
 use client::{Client, Informers, Watched};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolumeClaim, Pod};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
@@ -85,6 +87,9 @@ pub fn start(config: Config) {
     let nodes = config.informers.of::<NodeFacts>(Watched::all_of::<Node>(), &[]);
     let pods = config.informers.of::<PodInfo>(Watched::all_of::<Pod>(), &[]);
     let claims = config.informers.of::<events::Claim>(Watched::all_of::<PersistentVolumeClaim>(), &[]);
+    let namespaces = config.informers.of::<events::NamespaceLabels>(Watched::all_of::<Namespace>(), &[]);
+    let seen = scheduler.clone();
+    namespaces.subscribe(move |change| seen.namespace_changed(change));
     let seen = scheduler.clone();
     claims.subscribe(move |change| seen.claim_changed(change));
     let seen = scheduler.clone();
@@ -93,7 +98,8 @@ pub fn start(config: Config) {
     pods.subscribe(move |change| seen.pod_changed(change));
     config.tasks.spawn("scheduler", async move {
         // Deciding before all nodes and bound pods are known would overcommit.
-        if nodes.synced().await && pods.synced().await && claims.synced().await {
+        let known = nodes.synced().await && namespaces.synced().await && pods.synced().await && claims.synced().await;
+        if known {
             scheduler.run().await;
         }
     });

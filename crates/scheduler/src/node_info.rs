@@ -37,11 +37,8 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
+    /// The pod is not on the node yet.
     pub fn add(&mut self, pod: Arc<PodInfo>) {
-        if let Some(known) = self.pods.get(&pod.uid) {
-            let known = known.clone();
-            self.remove(&known.uid);
-        }
         self.requested.add(&pod.requests);
         self.requested_floored.add(&pod.requests_floored);
         for port in &pod.host_ports {

@@ -2,6 +2,7 @@
 
 mod balanced_allocation;
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -12,7 +13,7 @@ mod volume_binding;
 
 use crate::cache::Cache;
 use crate::events::Event;
-use crate::plugin::{Candidate, Plugin, Rejection};
+use crate::plugin::{Candidate, Filter, Plugin, Rejection};
 use crate::pod_info::PodInfo;
 
 /// An ordered set of plugins.
@@ -28,9 +29,20 @@ pub fn defaults() -> Plugins {
         Box::new(node_ports::NodePorts),
         Box::new(resources_fit::ResourcesFit),
         Box::new(volume_binding::VolumeBinding),
+        Box::new(inter_pod_affinity::InterPodAffinity),
         Box::new(balanced_allocation::BalancedAllocation),
         Box::new(image_locality::ImageLocality),
     ])
+}
+
+/// What a cycle asks about each node.
+pub struct Filters<'a>(Vec<(&'static str, Filter<'a>)>);
+
+impl Filters<'_> {
+    /// The first objection to a node, and whose it is.
+    pub fn check(&self, on: Candidate<'_>) -> Result<(), (&'static str, Rejection)> {
+        self.0.iter().try_for_each(|(plugin, filter)| filter(on).map_err(|rejection| (*plugin, rejection)))
+    }
 }
 
 impl Plugins {
@@ -39,16 +51,17 @@ impl Plugins {
         self.0.iter().try_for_each(|plugin| plugin.pre_filter(pod, cache).map_err(|why| (plugin.name(), why)))
     }
 
-    /// The first objection to a node, and whose it is.
-    pub fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), (&'static str, Rejection)> {
-        self.0.iter().try_for_each(|plugin| plugin.filter(pod, on).map_err(|rejection| (plugin.name(), rejection)))
+    /// Those that may object to a node for the pod.
+    pub fn filters<'a>(&self, pod: &'a PodInfo, cache: &'a Cache) -> Filters<'a> {
+        Filters(self.0.iter().filter_map(|plugin| Some((plugin.name(), plugin.filter(pod, cache)?))).collect())
     }
 
     /// The weighted sum of all scores, per candidate.
     pub fn score(&self, pod: &PodInfo, candidates: &[Candidate<'_>], cache: &Cache) -> Vec<i64> {
         let mut totals = vec![0; candidates.len()];
         for plugin in self.0.iter().filter(|plugin| plugin.weight() > 0) {
-            let mut scores: Vec<i64> = candidates.iter().map(|on| plugin.score(pod, *on, cache)).collect();
+            let Some(score) = plugin.score(pod, cache) else { continue };
+            let mut scores: Vec<i64> = candidates.iter().map(|on| score(*on)).collect();
             plugin.normalize(&mut scores);
             totals.iter_mut().zip(scores).for_each(|(total, score)| *total += score * plugin.weight());
         }

@@ -1,10 +1,13 @@
 //! What the scheduler keeps of a pod.
 
+use std::sync::Arc;
+
 use base::Timestamp;
 use client::{Encoded, Projection};
 use k8s_openapi::api::core::v1::{NodeAffinity, Pod, PodSpec, Toleration};
 use meta::{ObjectKey, Status};
 
+use crate::affinity::{Kin, PodRules};
 use crate::resources::{Resources, requests};
 
 /// A port that a pod wants on its node.
@@ -40,6 +43,10 @@ pub struct PodInfo {
     /// `spec.nodeSelector`
     pub node_selector: Vec<(String, String)>,
     pub node_affinity: Option<NodeAffinity>,
+    /// What rules about pods see of it.
+    pub kin: Arc<Kin>,
+    /// `podAffinity` and `podAntiAffinity`; none without terms.
+    pub rules: Option<Arc<PodRules>>,
     pub tolerations: Vec<Toleration>,
     pub images: Vec<String>,
     /// Names of the claims it mounts.
@@ -53,6 +60,15 @@ impl PodInfo {
     pub fn wants_placement(&self, name: &str) -> bool {
         self.node.is_empty() && self.scheduler == name && !self.terminal && !self.deleting
     }
+
+    /// Whether, placed on the same node, the two take the same room and mean the same to others.
+    pub fn counts_as(&self, other: &PodInfo) -> bool {
+        self.requests == other.requests
+            && self.requests_floored == other.requests_floored
+            && self.host_ports == other.host_ports
+            && self.kin == other.kin
+            && self.rules == other.rules
+    }
 }
 
 impl Projection for PodInfo {
@@ -62,7 +78,10 @@ impl Projection for PodInfo {
         let status = pod.status.unwrap_or_default();
         let scheduled =
             status.conditions.iter().flatten().find(|it| it.type_ == "PodScheduled" && it.status == "False");
+        let kin = Kin { namespace: encoded.key.namespace.to_string(), labels: pod.metadata.labels.unwrap_or_default() };
         Ok(PodInfo {
+            rules: spec.affinity.as_ref().and_then(|affinity| PodRules::of(affinity, &kin.namespace)),
+            kin: Arc::new(kin),
             key: encoded.key.clone(),
             uid: pod.metadata.uid.unwrap_or_default(),
             revision: encoded.revision,

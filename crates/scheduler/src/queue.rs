@@ -8,10 +8,10 @@
 //!
 //! Active pods go by priority, then by age. A pod that failed waits for an event that its rejecting plugins say may help, and
 //! then at least for its back-off (1 s doubling to 10 s) since the failure. After five minutes it is tried again anyway, in
-//! case an event was missed. An event that arrives while a pod is in its cycle counts too: see `events_seen`.
+//! case an event was missed. An event that arrives while a pod is in its cycle counts too: see [`InCycle`].
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use crate::pod_info::PodInfo;
 const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+/// Events remembered during one cycle. After more of them a pod that failed is tried again whatever they were.
+const EVENTS_IN_CYCLE_MAX: usize = 256;
 
 /// A write about a pod that is under way; whatever is written about it next comes after.
 #[derive(Clone, Debug)]
@@ -56,14 +58,12 @@ pub struct Waiting {
     pub rejected_by: Vec<&'static str>,
     /// Ends when the API has been told of the failure of its last cycle.
     pub telling: Option<Telling>,
-    /// How many events had been seen when its cycle began.
-    events_seen: u64,
     since: Instant,
 }
 
 impl Waiting {
     fn new(pod: Arc<PodInfo>, since: Instant) -> Self {
-        Waiting { pod, attempts: 0, rejected_by: Vec::new(), telling: None, events_seen: 0, since }
+        Waiting { pod, attempts: 0, rejected_by: Vec::new(), telling: None, since }
     }
 }
 
@@ -84,12 +84,13 @@ type ActiveOrder = (Reverse<i32>, Option<base::Timestamp>, u64);
 #[derive(Default)]
 pub struct Queue {
     pods: HashMap<String, (Waiting, Place)>,
+    /// Those that wait for an event.
+    unschedulable: HashSet<String>,
     active: BTreeMap<ActiveOrder, String>,
     order_of: HashMap<String, ActiveOrder>,
     /// Back-offs and deadlines, earliest first.
     timers: BTreeMap<(Instant, String), ()>,
     arrivals: u64,
-    events_seen: u64,
     in_cycle: Option<InCycle>,
 }
 
@@ -98,6 +99,8 @@ struct InCycle {
     uid: String,
     newer: Option<Arc<PodInfo>>,
     gone: bool,
+    /// What came too late for this cycle, and would be missed by the pod if it fails.
+    events: Vec<Event>,
 }
 
 impl Queue {
@@ -105,7 +108,6 @@ impl Queue {
     pub fn put(&mut self, pod: Arc<PodInfo>, now: Instant, plugins: &Plugins) {
         if let Some(cycle) = self.in_cycle.as_mut().filter(|cycle| cycle.uid == pod.uid) {
             (cycle.newer, cycle.gone) = (Some(pod), false);
-            self.events_seen += 1;
             return;
         }
         let uid = pod.uid.clone();
@@ -118,7 +120,8 @@ impl Queue {
                 let spec_changed = waiting.pod.gates != pod.gates
                     || waiting.pod.requests != pod.requests
                     || waiting.pod.tolerations != pod.tolerations
-                    || waiting.pod.node_selector != pod.node_selector;
+                    || waiting.pod.node_selector != pod.node_selector
+                    || waiting.pod.kin != pod.kin;
                 let helped = spec_changed && plugins.may_help(&waiting.rejected_by, &pod, &Event::PodUpdated);
                 let waiting = Waiting { pod, ..waiting };
                 let place = match place {
@@ -147,8 +150,7 @@ impl Queue {
         self.order_of.remove(&uid);
         let (mut waiting, _) = self.pods.remove(&uid)?;
         waiting.attempts += 1;
-        waiting.events_seen = self.events_seen;
-        self.in_cycle = Some(InCycle { uid, newer: None, gone: false });
+        self.in_cycle = Some(InCycle { uid, newer: None, gone: false, events: Vec::new() });
         Some(waiting)
     }
 
@@ -158,16 +160,19 @@ impl Queue {
     }
 
     /// The cycle found none, or the binding failed. With `rejected_by` empty it is tried again after its back-off.
-    pub fn failed(&mut self, mut waiting: Waiting, rejected_by: Vec<&'static str>, now: Instant) {
+    pub fn failed(&mut self, mut waiting: Waiting, rejected_by: Vec<&'static str>, now: Instant, plugins: &Plugins) {
+        let mut retry = rejected_by.is_empty();
         if let Some(cycle) = self.in_cycle.take_if(|cycle| cycle.uid == waiting.pod.uid) {
             if cycle.gone {
                 return;
             }
+            let mut missed = cycle.events.iter();
+            retry |= cycle.newer.is_some()
+                || cycle.events.len() >= EVENTS_IN_CYCLE_MAX
+                || missed.any(|event| plugins.may_help(&rejected_by, &waiting.pod, event));
             waiting.pod = cycle.newer.unwrap_or(waiting.pod);
         }
         waiting.since = now;
-        let missed_events = waiting.events_seen != self.events_seen;
-        let retry = rejected_by.is_empty() || missed_events;
         waiting.rejected_by = rejected_by;
         let place = if retry { retry_place(&waiting, now) } else { Place::Unschedulable(now + UNSCHEDULABLE_MAX) };
         self.place(waiting, place);
@@ -175,14 +180,13 @@ impl Queue {
 
     /// Has everything tried again that an event may help.
     pub fn wake(&mut self, event: &Event, now: Instant, plugins: &Plugins) {
-        self.events_seen += 1;
-        let helped: Vec<String> = self
-            .pods
-            .iter()
-            .filter(|(_, (_, place))| matches!(place, Place::Unschedulable(_)))
-            .filter(|(_, (waiting, _))| plugins.may_help(&waiting.rejected_by, &waiting.pod, event))
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        if let Some(cycle) = self.in_cycle.as_mut().filter(|cycle| cycle.events.len() < EVENTS_IN_CYCLE_MAX) {
+            cycle.events.push(event.clone());
+        }
+        let is_helped = |uid: &&String| {
+            self.pods.get(*uid).is_some_and(|(waiting, _)| plugins.may_help(&waiting.rejected_by, &waiting.pod, event))
+        };
+        let helped: Vec<String> = self.unschedulable.iter().filter(is_helped).cloned().collect();
         for uid in helped {
             if let Some((waiting, _)) = self.pods.get(&uid).cloned() {
                 let place = retry_place(&waiting, now);
@@ -224,6 +228,9 @@ impl Queue {
             }
             Place::Gated => {}
         }
+        if matches!(place, Place::Unschedulable(_)) {
+            self.unschedulable.insert(uid.clone());
+        }
         self.pods.insert(uid, (waiting, place));
     }
 
@@ -236,6 +243,7 @@ impl Queue {
             }
             Some(Place::BackingOff(due) | Place::Unschedulable(due)) => {
                 self.timers.remove(&(due, uid.to_string()));
+                self.unschedulable.remove(uid);
             }
             Some(Place::Gated) | None => {}
         }
@@ -280,11 +288,11 @@ mod tests {
         let (mut queue, plugins, now) = (Queue::default(), plugins::defaults(), Instant::now());
         queue.put(pod("a", 0), now, &plugins);
         let waiting = queue.pop(now).unwrap();
-        queue.failed(waiting, vec!["NodeName"], now);
+        queue.failed(waiting, vec!["NodeName"], now, &plugins);
         queue.wake(&freed(), now + 2 * SECOND, &plugins);
         assert!(queue.pop(now + 2 * SECOND).is_none(), "room does not help a pod that wants another node");
         let waiting = queue.pop(now + 301 * SECOND).unwrap();
-        queue.failed(waiting, vec!["NodeResourcesFit"], now);
+        queue.failed(waiting, vec!["NodeResourcesFit"], now, &plugins);
         queue.wake(&freed(), now, &plugins);
         assert!(queue.pop(now).is_none(), "still backing off");
         assert_eq!(queue.next_due(), Some(now + 2 * SECOND));
@@ -297,8 +305,18 @@ mod tests {
         queue.put(pod("a", 0), now, &plugins);
         let waiting = queue.pop(now).unwrap();
         queue.wake(&freed(), now, &plugins);
-        queue.failed(waiting, vec!["NodeResourcesFit"], now);
+        queue.failed(waiting, vec!["NodeResourcesFit"], now, &plugins);
         assert!(queue.pop(now + SECOND).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_during_the_cycle_that_helps_nothing_does_not_wake() {
+        let (mut queue, plugins, now) = (Queue::default(), plugins::defaults(), Instant::now());
+        queue.put(pod("a", 0), now, &plugins);
+        let waiting = queue.pop(now).unwrap();
+        queue.wake(&freed(), now, &plugins);
+        queue.failed(waiting, vec!["NodeName"], now, &plugins);
+        assert!(queue.pop(now + 20 * SECOND).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -307,7 +325,7 @@ mod tests {
         queue.put(pod("a", 0), now, &plugins);
         let waiting = queue.pop(now).unwrap();
         queue.remove("a");
-        queue.failed(waiting, vec!["NodeResourcesFit"], now);
+        queue.failed(waiting, vec!["NodeResourcesFit"], now, &plugins);
         assert!(queue.pop(now + 400 * SECOND).is_none());
     }
 

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Affinity;
 use meta::ObjectKey;
+use serde_json::json;
 
+use crate::affinity::{Kin, PodRules};
 use crate::cache::Cache;
 use crate::cycle::decide;
 use crate::node_info::NodeFacts;
@@ -97,6 +100,66 @@ fn pod_count_and_ports_are_room_too() {
     place(&mut cache, &pod("4", 1)).unwrap();
     let refused = place(&mut cache, &pod("5", 1)).unwrap_err();
     assert!(refused.contains("1 Too many pods."), "{refused}");
+}
+
+/// A pod of the app `app` with such affinity.
+fn pod_with(uid: &str, app: &str, affinity: serde_json::Value) -> PodInfo {
+    let affinity: Affinity = serde_json::from_value(affinity).unwrap();
+    let labels = [("app".to_string(), app.to_string())].into();
+    let kin = Arc::new(Kin { namespace: "n".into(), labels });
+    PodInfo { rules: PodRules::of(&affinity, "n"), kin, ..pod(uid, 1) }
+}
+
+fn in_zone(name: &str, zone: &str) -> NodeFacts {
+    NodeFacts { labels: [("zone".to_string(), zone.to_string())].into(), ..node(name, 1000) }
+}
+
+fn required(kind: &str, app: &str) -> serde_json::Value {
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": app}}});
+    json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}})
+}
+
+#[test]
+fn pods_keep_apart_by_zone_whoever_of_them_says_so() {
+    let mut cache = cluster(vec![in_zone("a1", "a"), in_zone("a2", "a"), in_zone("b1", "b")]);
+    let lonely = |uid: &str| pod_with(uid, "lonely", required("podAntiAffinity", "lonely"));
+    let first = place(&mut cache, &lonely("1")).unwrap();
+    let second = place(&mut cache, &lonely("2")).unwrap();
+    assert_ne!(first[..1], second[..1], "{first} {second}");
+    let helpless = "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.";
+    let own = format!("0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules. {helpless}");
+    assert_eq!(place(&mut cache, &lonely("3")), Err(own));
+    let theirs =
+        format!("0/3 nodes are available: 3 node(s) didn't satisfy existing pods anti-affinity rules. {helpless}");
+    assert_eq!(place(&mut cache, &pod_with("4", "lonely", json!({}))), Err(theirs));
+    assert!(cache.forget("1"));
+    assert_eq!(place(&mut cache, &pod_with("4", "lonely", json!({}))).unwrap()[..1], first[..1]);
+}
+
+#[test]
+fn pods_follow_those_they_require_and_the_first_of_a_group_may_go_anywhere() {
+    let mut cache = cluster(vec![in_zone("a1", "a"), in_zone("a2", "a"), in_zone("b1", "b"), node("bare", 1000)]);
+    let follower = |uid: &str, app: &str| pod_with(uid, app, required("podAffinity", "leader"));
+    let refused = "0/4 nodes are available: 4 node(s) didn't match pod affinity rules. \
+                   preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.";
+    assert_eq!(place(&mut cache, &follower("1", "other")), Err(refused.into()));
+    let first = place(&mut cache, &follower("2", "leader")).unwrap();
+    assert_ne!(first, "bare", "even the first needs the label");
+    assert_eq!(place(&mut cache, &follower("3", "other")).unwrap()[..1], first[..1]);
+}
+
+#[test]
+fn preferred_pods_and_pods_that_draw_make_a_node_better() {
+    let mut cache = cluster(vec![in_zone("a1", "a"), in_zone("b1", "b")]);
+    let leader = PodInfo { node: "b1".into(), ..pod_with("leader", "leader", json!({})) };
+    cache.put_pod(Arc::new(leader));
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "leader"}}});
+    let likes = json!([{"weight": 100, "podAffinityTerm": term}]);
+    let near = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": likes}});
+    let far = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": likes}});
+    assert_eq!(place(&mut cache, &pod_with("1", "x", near)), Ok("b1".into()));
+    assert_eq!(place(&mut cache, &pod_with("2", "shy", far)), Ok("a1".into()));
+    assert_eq!(place(&mut cache, &pod_with("3", "leader", json!({}))), Ok("b1".into()), "drawn by 1, put off by 2");
 }
 
 #[test]

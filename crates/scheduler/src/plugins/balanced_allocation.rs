@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::events::Event;
-use crate::plugin::{Candidate, Plugin, SCORE_MAX};
+use crate::plugin::{Plugin, SCORE_MAX, Score};
 use crate::pod_info::PodInfo;
 
 pub struct BalancedAllocation;
@@ -17,14 +17,16 @@ impl Plugin for BalancedAllocation {
     }
 
     /// The best score less the standard deviation of the two shares.
-    fn score(&self, pod: &PodInfo, on: Candidate<'_>, _: &Cache) -> i64 {
-        let (asked, has, taken) = (&pod.requests, &on.facts.allocatable, &on.node.requested);
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Score<'a>> {
         let share = |asked: i64, has: i64, taken: i64| {
             if has == 0 { 1.0 } else { ((asked + taken) as f64 / has as f64).min(1.0) }
         };
-        let cpu = share(asked.milli_cpu, has.milli_cpu, taken.milli_cpu);
-        let memory = share(asked.memory, has.memory, taken.memory);
-        ((1.0 - (cpu - memory).abs() / 2.0) * SCORE_MAX as f64) as i64
+        Some(Box::new(move |on| {
+            let (asked, has, taken) = (&pod.requests, &on.facts.allocatable, &on.node.requested);
+            let cpu = share(asked.milli_cpu, has.milli_cpu, taken.milli_cpu);
+            let memory = share(asked.memory, has.memory, taken.memory);
+            ((1.0 - (cpu - memory).abs() / 2.0) * SCORE_MAX as f64) as i64
+        }))
     }
 
     fn is_helped_by(&self, _: &PodInfo, _: &Event) -> bool {

@@ -3,7 +3,7 @@
 
 use crate::cache::Cache;
 use crate::events::Event;
-use crate::plugin::{Candidate, Plugin, SCORE_MAX};
+use crate::plugin::{Plugin, SCORE_MAX, Score};
 use crate::pod_info::PodInfo;
 
 pub struct ImageLocality;
@@ -29,16 +29,23 @@ impl Plugin for ImageLocality {
         1
     }
 
-    fn score(&self, pod: &PodInfo, on: Candidate<'_>, cache: &Cache) -> i64 {
+    fn score<'a>(&self, pod: &'a PodInfo, cache: &'a Cache) -> Option<Score<'a>> {
         let nodes = cache.len().max(1) as f64;
-        let held = pod.images.iter().filter_map(|image| {
-            let name = normalized(image);
-            let size = *on.facts.images.get(&name)?;
-            Some((size as f64 * cache.nodes_with_image(&name) as f64 / nodes) as i64)
-        });
+        let names = pod.images.iter().map(|image| normalized(image));
+        let on_nodes = names.map(|name| (cache.nodes_with_image(&name) as f64, name));
+        let present: Vec<(f64, String)> = on_nodes.filter(|(holders, _)| *holders > 0.0).collect();
+        if present.is_empty() {
+            return None;
+        }
         let most = BYTES_MAX * i64::try_from(pod.images.len().max(1)).unwrap_or(1);
-        let bytes = held.sum::<i64>().clamp(BYTES_MIN, most);
-        SCORE_MAX * (bytes - BYTES_MIN) / (most - BYTES_MIN)
+        Some(Box::new(move |on| {
+            let held = present.iter().filter_map(|(holders, name)| {
+                let size = *on.facts.images.get(name)?;
+                Some((size as f64 * holders / nodes) as i64)
+            });
+            let bytes = held.sum::<i64>().clamp(BYTES_MIN, most);
+            SCORE_MAX * (bytes - BYTES_MIN) / (most - BYTES_MIN)
+        }))
     }
 
     fn is_helped_by(&self, _: &PodInfo, _: &Event) -> bool {

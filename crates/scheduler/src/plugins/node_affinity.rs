@@ -8,7 +8,7 @@ use meta::label_selector::{Operator, Requirement};
 use crate::cache::Cache;
 use crate::events::Event;
 use crate::node_info::NodeFacts;
-use crate::plugin::{Candidate, Plugin, Rejection, stretch};
+use crate::plugin::{Filter, Plugin, Rejection, Score, stretch};
 use crate::pod_info::PodInfo;
 
 pub struct NodeAffinityPlugin;
@@ -54,23 +54,29 @@ impl Plugin for NodeAffinityPlugin {
         "NodeAffinity"
     }
 
-    fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), Rejection> {
-        if fits(pod, on.facts) {
-            return Ok(());
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Filter<'a>> {
+        if pod.node_selector.is_empty() && pod.node_affinity.is_none() {
+            return None;
         }
-        Err(Rejection::lasting("node(s) didn't match Pod's node affinity/selector"))
+        Some(Box::new(|on| {
+            if fits(pod, on.facts) {
+                return Ok(());
+            }
+            Err(Rejection::lasting("node(s) didn't match Pod's node affinity/selector"))
+        }))
     }
 
     fn weight(&self) -> i64 {
         2
     }
 
-    fn score(&self, pod: &PodInfo, on: Candidate<'_>, _: &Cache) -> i64 {
-        let preferred = pod.node_affinity.as_ref();
-        let preferred =
-            preferred.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
-        let matching = preferred.into_iter().flatten().filter(|term| term_matches(&term.preference, on.facts));
-        matching.map(|term| i64::from(term.weight)).sum()
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Score<'a>> {
+        let affinity = pod.node_affinity.as_ref()?;
+        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.as_ref()?;
+        Some(Box::new(|on| {
+            let matching = preferred.iter().filter(|term| term_matches(&term.preference, on.facts));
+            matching.map(|term| i64::from(term.weight)).sum()
+        }))
     }
 
     fn normalize(&self, scores: &mut [i64]) {
@@ -82,7 +88,7 @@ impl Plugin for NodeAffinityPlugin {
             Event::NodeAdded(node) => fits(pod, node),
             Event::NodeUpdated { old, new } => !fits(pod, old) && fits(pod, new),
             Event::PodUpdated => true,
-            Event::PodFreed(_) | Event::ClaimChanged(_) => false,
+            Event::PodFreed(_) | Event::PodPlaced(_) | Event::ClaimChanged(_) => false,
         }
     }
 }

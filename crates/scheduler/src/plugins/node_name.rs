@@ -1,7 +1,8 @@
 //! A pod that names its node goes nowhere else.
 
+use crate::cache::Cache;
 use crate::events::Event;
-use crate::plugin::{Candidate, Plugin, Rejection};
+use crate::plugin::{Filter, Plugin, Rejection};
 use crate::pod_info::PodInfo;
 
 pub struct NodeName;
@@ -11,11 +12,16 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), Rejection> {
-        if pod.node.is_empty() || pod.node == on.facts.name {
-            return Ok(());
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Filter<'a>> {
+        if pod.node.is_empty() {
+            return None;
         }
-        Err(Rejection::lasting("node(s) didn't match the requested node name"))
+        Some(Box::new(|on| {
+            if pod.node == on.facts.name {
+                return Ok(());
+            }
+            Err(Rejection::lasting("node(s) didn't match the requested node name"))
+        }))
     }
 
     fn is_helped_by(&self, _: &PodInfo, event: &Event) -> bool {

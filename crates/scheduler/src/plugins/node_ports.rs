@@ -1,7 +1,8 @@
 //! Two pods cannot have the same port of one node.
 
+use crate::cache::Cache;
 use crate::events::Event;
-use crate::plugin::{Candidate, Plugin, Rejection};
+use crate::plugin::{Filter, Plugin, Rejection};
 use crate::pod_info::PodInfo;
 
 pub struct NodePorts;
@@ -11,18 +12,23 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), Rejection> {
-        if pod.host_ports.iter().any(|port| on.node.has_port(port)) {
-            return Err(Rejection::preemptible("node(s) didn't have free ports for the requested pod ports"));
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Filter<'a>> {
+        if pod.host_ports.is_empty() {
+            return None;
         }
-        Ok(())
+        Some(Box::new(|on| {
+            if pod.host_ports.iter().any(|port| on.node.has_port(port)) {
+                return Err(Rejection::preemptible("node(s) didn't have free ports for the requested pod ports"));
+            }
+            Ok(())
+        }))
     }
 
     fn is_helped_by(&self, pod: &PodInfo, event: &Event) -> bool {
         match event {
             Event::NodeAdded(_) | Event::PodUpdated => true,
             // A node has its ports whatever else changes about it.
-            Event::NodeUpdated { .. } | Event::ClaimChanged(_) => false,
+            Event::NodeUpdated { .. } | Event::PodPlaced(_) | Event::ClaimChanged(_) => false,
             Event::PodFreed(freed) => {
                 let numbers = |pod: &PodInfo| pod.host_ports.iter().map(|port| port.port).collect::<Vec<_>>();
                 let wanted = numbers(pod);

@@ -1,8 +1,9 @@
 //! A cordoned node takes only pods that tolerate its taint.
 
 use super::taint_toleration::tolerates_unschedulable;
+use crate::cache::Cache;
 use crate::events::Event;
-use crate::plugin::{Candidate, Plugin, Rejection};
+use crate::plugin::{Filter, Plugin, Rejection};
 use crate::pod_info::PodInfo;
 
 pub struct NodeUnschedulable;
@@ -12,11 +13,13 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), Rejection> {
-        if !on.facts.unschedulable || tolerates_unschedulable(pod) {
-            return Ok(());
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Filter<'a>> {
+        if tolerates_unschedulable(pod) {
+            return None;
         }
-        Err(Rejection::lasting("node(s) were unschedulable"))
+        Some(Box::new(|on| {
+            if on.facts.unschedulable { Err(Rejection::lasting("node(s) were unschedulable")) } else { Ok(()) }
+        }))
     }
 
     fn is_helped_by(&self, _: &PodInfo, event: &Event) -> bool {
@@ -24,7 +27,7 @@ impl Plugin for NodeUnschedulable {
             Event::NodeAdded(node) => !node.unschedulable,
             Event::NodeUpdated { old, new } => old.unschedulable && !new.unschedulable,
             Event::PodUpdated => true,
-            Event::PodFreed(_) | Event::ClaimChanged(_) => false,
+            Event::PodFreed(_) | Event::PodPlaced(_) | Event::ClaimChanged(_) => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use crate::cache::Cache;
 use crate::events::Event;
-use crate::plugin::{Candidate, Plugin, Rejection, stretch};
+use crate::plugin::{Filter, Plugin, Rejection, Score, stretch};
 use crate::pod_info::PodInfo;
 
 pub struct TaintToleration;
@@ -50,20 +50,22 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
-    fn filter(&self, pod: &PodInfo, on: Candidate<'_>) -> Result<(), Rejection> {
-        match untolerated(pod, &on.facts.taints) {
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Filter<'a>> {
+        Some(Box::new(|on| match untolerated(pod, &on.facts.taints) {
             None => Ok(()),
             Some(_) => Err(Rejection::lasting("node(s) had untolerated taint(s)")),
-        }
+        }))
     }
 
     fn weight(&self) -> i64 {
         3
     }
 
-    fn score(&self, pod: &PodInfo, on: Candidate<'_>, _: &Cache) -> i64 {
-        let preferred = on.facts.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
-        preferred.filter(|taint| !tolerated(pod, taint)).count() as i64
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cache) -> Option<Score<'a>> {
+        Some(Box::new(|on| {
+            let preferred = on.facts.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
+            preferred.filter(|taint| !tolerated(pod, taint)).count() as i64
+        }))
     }
 
     fn normalize(&self, scores: &mut [i64]) {
@@ -75,7 +77,7 @@ impl Plugin for TaintToleration {
             Event::NodeAdded(node) => untolerated(pod, &node.taints).is_none(),
             Event::NodeUpdated { old, new } => old.taints != new.taints && untolerated(pod, &new.taints).is_none(),
             Event::PodUpdated => true,
-            Event::PodFreed(_) | Event::ClaimChanged(_) => false,
+            Event::PodFreed(_) | Event::PodPlaced(_) | Event::ClaimChanged(_) => false,
         }
     }
 }
