@@ -158,12 +158,15 @@ impl Hierarchies {
         }
     }
 
-    /// For v1: moves the calling process into the group. (A clone has done so already on v2.)
+    /// For v1: moves the calling process, which has one thread, into the group. (A clone has done so already on v2.)
+    ///
+    /// Through `tasks`, not `cgroup.procs`: a thread that moves itself needs no lock on all the system's processes, for which
+    /// the kernel waits until every processor has been idle or switched, ten milliseconds and more.
     pub fn join_self(&self, group: &str) -> io::Result<()> {
         if self.is_unified() {
             return Ok(());
         }
-        self.folders(group).iter().try_for_each(|(_, folder)| fs::write(folder.join("cgroup.procs"), "0"))
+        self.folders(group).iter().try_for_each(|(_, folder)| fs::write(folder.join("tasks"), "0"))
     }
 
     /// The processes in the group and those that its own processes have made below it.

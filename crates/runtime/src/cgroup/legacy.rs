@@ -10,32 +10,31 @@ use super::{Limits, Usage, keyed, number};
 /// A limit this high is how v1 says unlimited.
 const UNLIMITED_FROM: u64 = 1 << 62;
 
+/// Those above are nearly always there: a pod's group is made once, its containers' many times.
 pub fn create(trees: &[(String, PathBuf)], group: &str) -> io::Result<()> {
     for (name, root) in trees {
-        let mut folder = root.clone();
-        for part in group.split('/').filter(|part| !part.is_empty()) {
-            let above = folder.clone();
-            folder.push(part);
-            match fs::create_dir(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            if name == "cpuset" {
-                inherit_cpuset(&above, &folder)?;
-            }
+        let folder = root.join(group.trim_start_matches('/'));
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&folder)?,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if name == "cpuset" {
+            inherit_cpuset(root, &folder, "cpuset.cpus")?;
+            inherit_cpuset(root, &folder, "cpuset.mems")?;
         }
     }
     Ok(())
 }
 
-/// A new cpuset is empty and takes no process until it is told what the one above has.
-fn inherit_cpuset(above: &Path, folder: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if fs::read_to_string(folder.join(file))?.trim().is_empty() {
-            fs::write(folder.join(file), fs::read_to_string(above.join(file))?.trim())?;
-        }
-    }
-    Ok(())
+/// A new cpuset is empty and takes no process until it is told what the one above has. Answers what it has.
+fn inherit_cpuset(root: &Path, folder: &Path, file: &str) -> io::Result<String> {
+    let own = fs::read_to_string(folder.join(file))?.trim().to_owned();
+    let above = folder.parent().filter(|_| own.is_empty() && folder != root);
+    let Some(above) = above else { return Ok(own) };
+    let inherited = inherit_cpuset(root, above, file)?;
+    fs::write(folder.join(file), &inherited)?;
+    Ok(inherited)
 }
 
 pub fn update(folder: impl Fn(&str) -> Option<PathBuf>, limits: &Limits) -> io::Result<()> {

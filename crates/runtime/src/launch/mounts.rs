@@ -87,7 +87,9 @@ fn open_tree_here(path: &str) -> Result<OwnedFd, Failure> {
 
 fn mount_root(root: &RootPlan) -> Result<OwnedFd, Failure> {
     let (upper, work) = (root.upper.display(), root.work.display());
-    let options = format!("lowerdir={},upperdir={upper},workdir={work}", root.layers.join(":"));
+    // A container's changes go with it, and it does not outlive the machine: nothing of them has to reach the disk. Without
+    // `volatile` the kernel would write out the host's whole file system when the container ends.
+    let options = format!("lowerdir={},upperdir={upper},workdir={work},volatile", root.layers.join(":"));
     mount_overlay(&root.layers_folder, &root.target, &options, MountFlags::NODEV)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(&root.target, flags, Mode::empty()).doing("open root file system")

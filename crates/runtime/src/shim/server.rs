@@ -286,7 +286,10 @@ impl Shim {
         let at_ns = now_ns();
         let group = &running.plan.cgroup;
         let out_of_memory = self.hierarchies.oom_kills(group) > 0;
-        if let Err(error) = self.hierarchies.kill(group) {
+        // With its first process the kernel has ended all others of a process id namespace.
+        if running.plan.pid_namespace != PidNamespace::Own
+            && let Err(error) = self.hierarchies.kill(group)
+        {
             eprintln!("kill what {} left behind: {error}", running.plan.id);
         }
         let drained = tokio::time::timeout(DRAIN, async { while pumps.join_next().await.is_some() {} }).await;
@@ -295,8 +298,6 @@ impl Shim {
         }
         *running.streams.borrow_mut() = Streams::default();
         running.output.close();
-        // A group that is still busy (a killed process on its way out) is removed with the container.
-        let _ = self.hierarchies.remove(group);
         let record = ExitRecord { container: running.plan.id.clone(), code, at_ns, out_of_memory };
         if let Err(error) = write_record(&running.folder, "exit.json", &record) {
             eprintln!("note the end of {}: {error}", running.plan.id);
@@ -306,6 +307,10 @@ impl Shim {
         let report = Report { container, started: running.started.clone(), exited: Some(record) };
         // Nobody listening is fine: the record is on disk and in the state.
         let _ = self.events.send(report);
+        // So that those who wait for the end are told first.
+        tokio::task::yield_now().await;
+        // A group that is still busy (a killed process on its way out) is removed with the container.
+        let _ = self.hierarchies.remove(group);
     }
 }
 
