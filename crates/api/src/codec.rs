@@ -1,12 +1,14 @@
 //! Bytes to objects and back, by the schema table.
 //!
-//! Ways in: [`decode`] takes bytes whose kind they tell themselves; [`read_json`] and [`conform`] read untyped input strictly
-//! against a schema. Ways out: [`json`] and [`proto`] write a tree; [`serve_json`] and [`serve_proto`] make the form that
+//! Ways in: [`decode`] takes bytes whose kind they tell themselves, [`view`] takes a few fields out of them; [`read_json`] and
+//! [`conform`] read untyped input strictly against a schema. Ways out: [`json`] and [`proto`] write a tree; [`serve_json`] and [`serve_proto`] make the form that
 //! clients get straight from stored bytes, without a tree, filling the revision in. The API server puts lists and watch frames
 //! together around those forms with [`wire`] and [`envelope`]. CBOR is not spoken yet.
 
 use bytes::Bytes;
+use head::{METADATA, RESOURCE_VERSION};
 use meta::{GroupVersion, GroupVersionKind, Media, Object, Status};
+use serde::de::DeserializeOwned;
 
 use crate::schema::{Schema, SchemaRef};
 use sink::{JsonText, Tree};
@@ -16,10 +18,13 @@ pub mod conform;
 pub mod duration;
 pub mod envelope;
 pub mod go_json;
+pub mod head;
 mod json_write;
+mod proto_fields;
 mod proto_read;
 mod proto_write;
 pub mod sink;
+mod view;
 pub mod wire;
 pub mod yaml;
 
@@ -37,12 +42,30 @@ pub fn decode(media: Media, bytes: &[u8]) -> Result<Object, Status> {
 
 /// Reads a protobuf envelope. The kind has to be one of the built-in ones.
 pub fn read_proto(bytes: &[u8]) -> Result<Object, Status> {
+    let (envelope, schema) = open(bytes)?;
+    read_proto_as(&schema, &envelope).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// Reads any object as a view: a struct of those of its fields that somebody wants, named as in JSON. The rest is skipped, and no
+/// tree is built. Numbers, lists and maps of the view should have defaults: what is zero or empty may be absent.
+pub fn view<T: DeserializeOwned>(media: Media, bytes: &[u8]) -> Result<T, Status> {
+    let read = match media {
+        Media::Json => serde_json::from_slice(bytes),
+        Media::Protobuf => {
+            let (envelope, schema) = open(bytes)?;
+            view::read(&schema, &envelope)
+        }
+    };
+    read.map_err(|error| Status::bad_request(error.to_string()))
+}
+
+fn open(bytes: &[u8]) -> Result<(Envelope<'_>, SchemaRef), Status> {
     let envelope = Envelope::parse(bytes).map_err(|error| Status::bad_request(error.to_string()))?;
     let schema = schema_of(&envelope).ok_or_else(|| {
         let (version, kind) = (envelope.api_version, envelope.kind);
         Status::bad_request(format!("no kind {kind:?} is registered for version {version:?} in scheme"))
     })?;
-    read_proto_as(&schema, &envelope).map_err(|error| Status::bad_request(error.to_string()))
+    Ok((envelope, schema))
 }
 
 /// Reads the message of an envelope as a given type, whatever its name says.
@@ -159,10 +182,7 @@ pub fn serve_proto(stored: &[u8], resource_version: &str) -> Result<Bytes, Statu
     Ok(envelope::write(envelope.api_version, envelope.kind, &raw).into())
 }
 
-/// `metadata` is field 1 of every kind and `resourceVersion` field 6 of that.
 fn with_resource_version(message: &[u8], resource_version: &str) -> Result<Vec<u8>, WireError> {
-    const METADATA: u32 = 1;
-    const RESOURCE_VERSION: u32 = 6;
     let mut reader = Reader::new(message, 0);
     let Some((METADATA, Payload::Bytes(metadata))) = reader.field()? else {
         return Ok(message.to_vec());

@@ -13,10 +13,8 @@ pub trait Typed: Sized + Clone + Send + Sync + 'static {
     /// The tree, with `apiVersion` and `kind`.
     fn to_object(&self) -> Result<Object, Status>;
 
-    /// Reads stored or received bytes.
-    fn decode(media: Media, bytes: &[u8]) -> Result<Self, Status> {
-        Self::from_object(crate::codec::decode(media, bytes)?)
-    }
+    /// Reads stored or received bytes, without a tree in between.
+    fn decode(media: Media, bytes: &[u8]) -> Result<Self, Status>;
 }
 
 macro_rules! typed {
@@ -25,6 +23,12 @@ macro_rules! typed {
             fn from_object(object: Object) -> Result<Self, Status> {
                 serde_json::from_value(object.into_value()).map_err(|error| {
                     Status::bad_request(format!("cannot read {}: {error}", stringify!($kind)))
+                })
+            }
+
+            fn decode(media: Media, bytes: &[u8]) -> Result<Self, Status> {
+                crate::codec::view(media, bytes).map_err(|status| {
+                    Status::bad_request(format!("cannot read {}: {}", stringify!($kind), status.message))
                 })
             }
 

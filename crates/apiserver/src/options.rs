@@ -4,7 +4,7 @@ use bytes::Bytes;
 use client::Verb;
 use client::door::{DeleteOptions, Options, PatchKind};
 use meta::quote::quoted;
-use meta::{FieldError, FieldPath, GroupKind, Object, Status};
+use meta::{FieldError, FieldPath, GroupKind, Media, Object, Status};
 use serde_json::Value;
 
 use crate::http::query::Query;
@@ -29,6 +29,8 @@ pub fn parse(query: &Query, verb: Verb, patch: Option<PatchKind>) -> Result<Opti
         field_manager: text("fieldManager"),
         field_validation: text("fieldValidation"),
         force: query.flag("force"),
+        // Clients say that in a header; see `negotiate`.
+        media: Media::default(),
     };
     let mut errors = Vec::new();
     if is_write(verb) {

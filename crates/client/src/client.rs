@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use meta::{GroupVersionResource, Object, ObjectKey, Status};
+use meta::{GroupVersionResource, Media, Object, ObjectKey, Status};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::door::{Body, DeleteOptions, Door, Encoded, EventStream, List, Options, PatchKind, Request, Response, Verb};
@@ -61,6 +62,8 @@ pub struct ListQuery {
     pub limit: u64,
     pub continue_token: String,
     pub resource_version: String,
+    /// Protobuf for those who only read ([`Options::media`]).
+    pub media: Media,
 }
 
 /// A list of typed views, all as of `revision`.
@@ -79,6 +82,11 @@ impl Encoded {
             object.set_meta("resourceVersion", self.revision.to_string());
         }
         Ok(object)
+    }
+
+    /// A view of a few fields, named as in JSON: the cheapest way to read an object (see [`api::codec::view`]).
+    pub fn view<V: DeserializeOwned>(&self) -> Result<V, Status> {
+        api::codec::view(self.media, &self.bytes)
     }
 
     /// The typed view, with `metadata.resourceVersion` filled in.
@@ -128,7 +136,9 @@ impl Client {
     }
 
     pub async fn list<K: Typed>(&self, query: &ListQuery) -> Result<TypedList<K>, Status> {
-        let list = self.list_encoded(&K::gvr(), query).await?;
+        // Views do not keep what they do not know, so nothing is lost on the way.
+        let query = ListQuery { media: Media::Protobuf, ..query.clone() };
+        let list = self.list_encoded(&K::gvr(), &query).await?;
         let items = list.items.iter().map(Encoded::typed).collect::<Result<_, _>>()?;
         Ok(TypedList { items, revision: list.revision, continue_token: list.continue_token })
     }
@@ -278,6 +288,7 @@ impl ListQuery {
             resource_version: self.resource_version.clone(),
             limit: self.limit,
             continue_token: self.continue_token.clone(),
+            media: self.media,
             ..Options::default()
         };
         Request { options, ..request(verb, resource.clone(), &ObjectKey::new(&self.namespace, "")) }

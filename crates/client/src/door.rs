@@ -72,6 +72,9 @@ pub struct Options {
     pub field_validation: String,
     /// Take conflicting fields over in an apply patch.
     pub force: bool,
+    /// The encoding that lists and watches are wanted in. A wish: in process objects come as they are stored, and a server that
+    /// has no protobuf of a kind sends JSON. Protobuf is a fraction of the work, but loses fields that this build does not know.
+    pub media: Media,
 }
 
 #[derive(Clone, Debug, Default)]

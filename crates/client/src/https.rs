@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Request ──path, query, body──▶ hyper (HTTP/2 where offered) ──▶ server
-//! Response / WatchEvent ◀──split into encoded objects── bytes
+//! Response / WatchEvent ◀──split into encoded objects (answer: JSON, envelope: protobuf)── bytes
 //! ```
 //!
 //! Answers are split into objects without building trees: only metadata is read, the rest stays the bytes that arrived. Sizes
@@ -10,22 +10,24 @@
 
 mod answer;
 mod connector;
+mod envelope;
+mod frames;
 mod route;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use meta::{Reason, Status};
+use meta::{Media, Status};
 
-use crate::door::{Body, Door, EventStream, Request, Response, Verb, WatchEvent};
+use crate::door::{Body, Door, EventStream, Request, Response, Verb};
 pub use connector::Connector;
 
 /// The longest answer that is read into memory, as upstream's clients allow for lists.
@@ -83,7 +85,7 @@ impl HttpsDoor {
         let mut builder = http::Request::builder()
             .method(route::method(request.verb))
             .uri(uri)
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, accepted(request.verb, request.options.media))
             .header(USER_AGENT, &self.config.user_agent);
         if let Some(media) = media {
             builder = builder.header(CONTENT_TYPE, media);
@@ -94,6 +96,21 @@ impl HttpsDoor {
         let call = builder.body(Full::new(body)).map_err(|error| Status::bad_request(error.to_string()))?;
         self.hyper.request(call).await.map_err(|error| unreachable_server(&self.config.server, &error))
     }
+}
+
+/// What is written back some day is asked for in JSON, whatever is wished.
+fn accepted(verb: Verb, wish: Media) -> &'static str {
+    match (verb, wish) {
+        (Verb::List | Verb::Watch, Media::Protobuf) => "application/vnd.kubernetes.protobuf, application/json",
+        _ => "application/json",
+    }
+}
+
+/// As the answer says.
+fn media_of(answer: &http::Response<Incoming>) -> Media {
+    let told = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_protobuf = told.starts_with(Media::Protobuf.content_type());
+    if is_protobuf { Media::Protobuf } else { Media::Json }
 }
 
 fn unreachable_server(server: &http::Uri, error: &dyn std::error::Error) -> Status {
@@ -111,14 +128,16 @@ impl Door for HttpsDoor {
     async fn send(&self, request: Request) -> Result<Response, Status> {
         let exchange = async {
             let answer = self.call(&request).await?;
-            let code = answer.status();
+            let (code, media) = (answer.status(), media_of(&answer));
             let bytes = http_body_util::Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
             let bytes =
                 bytes.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))?.to_bytes();
-            if !code.is_success() {
-                return Err(answer::failure(code, &bytes));
+            match media {
+                _ if !code.is_success() => Err(answer::failure(code, &bytes)),
+                _ if request.verb == Verb::DeleteCollection => Ok(Response::Done),
+                Media::Json => answer::read(&bytes),
+                Media::Protobuf => envelope::list(&bytes).map(Response::List),
             }
-            if request.verb == Verb::DeleteCollection { Ok(Response::Done) } else { answer::read(&bytes) }
         };
         let timed = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await;
         timed.unwrap_or_else(|_| Err(Status::timeout("the API server did not answer in time", 1)))
@@ -129,57 +148,13 @@ impl Door for HttpsDoor {
         request.body = Body::None;
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.call(&request)).await;
         let answer = answer.map_err(|_| Status::timeout("the API server did not answer in time", 1))??;
-        let code = answer.status();
+        let (code, media) = (answer.status(), media_of(&answer));
         if !code.is_success() {
             let bytes = http_body_util::Limited::new(answer.into_body(), EVENT_BYTES_MAX).collect().await;
             return Err(answer::failure(code, &bytes.map(|body| body.to_bytes()).unwrap_or_default()));
         }
-        Ok(lines(answer.into_body()).boxed())
+        Ok(frames::events(answer.into_body(), media).boxed())
     }
-}
-
-/// Splits the body at its newlines into events. Ends after the first error.
-fn lines(body: Incoming) -> impl futures::Stream<Item = WatchEvent> + Send {
-    struct State {
-        body: Incoming,
-        buffer: BytesMut,
-        /// How much of the buffer is known to hold no newline.
-        searched: usize,
-        ended: bool,
-    }
-    let state = State { body, buffer: BytesMut::new(), searched: 0, ended: false };
-    futures::stream::unfold(state, |mut state| async move {
-        loop {
-            if state.ended {
-                return None;
-            }
-            if let Some(at) = state.buffer[state.searched..].iter().position(|byte| *byte == b'\n') {
-                let line = state.buffer.split_to(state.searched + at + 1).freeze();
-                state.searched = 0;
-                let event = answer::event(&line).unwrap_or_else(WatchEvent::Error);
-                state.ended = matches!(event, WatchEvent::Error(_));
-                return Some((event, state));
-            }
-            state.searched = state.buffer.len();
-            if state.buffer.len() > EVENT_BYTES_MAX {
-                state.ended = true;
-                return Some((WatchEvent::Error(Status::too_large("a watch event is too large")), state));
-            }
-            match state.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        state.buffer.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(error)) => {
-                    state.ended = true;
-                    let status = Status::new(Reason::ServiceUnavailable, format!("the watch broke off: {error}"));
-                    return Some((WatchEvent::Error(status), state));
-                }
-                None => return None,
-            }
-        }
-    })
 }
 
 #[cfg(test)]

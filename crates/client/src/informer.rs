@@ -1,48 +1,41 @@
-//! Informers: a list, then a watch that never misses anything, into a cache that others read and are told about.
+//! Informers: caches that follow a collection, which others read and are told about.
 //!
 //! ```text
-//! list at revision R ──▶ cache := list, differences told as changes
-//!        ▲                    │
-//!        │ 410                ▼
-//!        └────────── watch after R ──▶ each event: cache first, then the handlers, in order
+//! source (a list, then a watch) ──▶ projection ──▶ cache first, then the handlers, in order
 //! ```
 //!
 //! A cache keeps [`Projection`]s: the fields its readers need. A whole typed view is a projection too, for kinds of which there
 //! are few. Informers are shared: two components of one process that ask [`Informers`] for the same projection of the same
-//! collection read one cache.
+//! collection read one cache, and different projections of it are made from one list and one watch ([`crate::source`]).
 
 use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use base::{Backoff, BackoffPolicy, Clock, Tasks};
-use futures::StreamExt;
-use meta::{GroupVersionResource, ObjectKey, Status};
+use base::{Clock, Tasks};
+use meta::{GroupVersionResource, Media, ObjectKey, Status};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::client::{Client, ListQuery};
-use crate::door::{Encoded, WatchEvent};
+use crate::door::{Encoded, List};
 use crate::lister::{Index, Lister};
 use crate::resource::Typed;
-
-/// As upstream's reflector waits between failures.
-const RETRY: BackoffPolicy = BackoffPolicy {
-    initial: Duration::from_millis(200),
-    max: Duration::from_secs(30),
-    factor: 2.0,
-    jitter: 0.5,
-    reset_after: Duration::from_secs(120),
-};
+use crate::source::{self, Joinable, Keeper};
 
 /// The fields of a kind that a cache keeps.
 pub trait Projection: Sized + Send + Sync + 'static {
+    /// The encoding it is best read from. Protobuf where all that is kept are fields known here; who keeps whole objects, to write
+    /// them back some day, needs JSON, which has the unknown ones too.
+    const MEDIA: Media = Media::Json;
+
     /// Reads the fields; an error drops the object from the cache and is logged.
     fn project(encoded: &Encoded) -> Result<Self, Status>;
 }
 
 impl<K: Typed> Projection for K {
+    const MEDIA: Media = Media::Protobuf;
+
     fn project(encoded: &Encoded) -> Result<Self, Status> {
         encoded.typed()
     }
@@ -69,8 +62,9 @@ impl Watched {
         Self::all(K::gvr())
     }
 
-    fn query(&self, revision: u64) -> ListQuery {
+    pub(crate) fn query(&self, revision: u64, media: Media) -> ListQuery {
         ListQuery {
+            media,
             namespace: self.namespace.clone(),
             label_selector: self.label_selector.clone(),
             field_selector: self.field_selector.clone(),
@@ -132,11 +126,17 @@ impl<P> Clone for Informer<P> {
 impl<P: Projection> Informer<P> {
     /// Follows `watched` on a task of `tasks`. Most callers share one through [`Informers`].
     pub fn start(client: &Client, tasks: &Tasks, watched: Watched, indices: &[Index<P>]) -> Self {
+        let (informer, keeper) = Self::new(&watched, indices);
+        source::start(client, tasks, watched, P::MEDIA, keeper);
+        informer
+    }
+
+    /// An informer, and what has to be told so that it follows.
+    fn new(watched: &Watched, indices: &[Index<P>]) -> (Self, Arc<dyn Keeper>) {
         let (set_synced, synced) = watch::channel(false);
         let informer = Informer { lister: Lister::new(indices), handlers: Arc::default(), synced };
-        let follower = Follower { client: client.clone(), watched, informer: informer.clone(), set_synced };
-        tasks.spawn("informer", follower.run());
-        informer
+        let following = Following { informer: informer.clone(), resource: watched.resource.clone(), set_synced };
+        (informer, Arc::new(following))
     }
 
     pub fn lister(&self) -> Lister<P> {
@@ -183,89 +183,53 @@ impl<P: Projection> Informer<P> {
     }
 }
 
-/// The task behind an informer.
-struct Follower<P> {
-    client: Client,
-    watched: Watched,
+/// What a source tells an informer.
+struct Following<P> {
     informer: Informer<P>,
+    /// For the log.
+    resource: GroupVersionResource,
     set_synced: watch::Sender<bool>,
 }
 
-impl<P: Projection> Follower<P> {
-    async fn run(self) {
-        let mut backoff = Backoff::new(RETRY);
-        let mut listed = false;
-        loop {
-            let outcome = if listed { self.follow().await } else { self.relist().await };
-            match outcome {
-                Ok(()) => listed = true,
-                Err(status) => {
-                    if status.is_expired() {
-                        tracing::debug!(resource = %self.watched.resource, "watch expired, listing again");
-                        listed = false;
-                    } else {
-                        tracing::warn!(resource = %self.watched.resource, error = %status, "informer failed, will retry");
-                    }
-                    tokio::time::sleep(backoff.next(tokio::time::Instant::now())).await;
-                }
-            }
-        }
-    }
-
+impl<P: Projection> Keeper for Following<P> {
     /// Makes the cache equal to a fresh list.
-    async fn relist(&self) -> Result<(), Status> {
-        let list = self.client.list_encoded(&self.watched.resource, &self.watched.query(0)).await?;
-        let present: HashSet<&ObjectKey> = list.items.iter().map(|item| &item.key).collect();
-        for (key, _) in self.informer.lister.entries() {
-            if !present.contains(&key) {
-                self.informer.take(&key);
+    fn replace(&self, list: &List) {
+        let lister = &self.informer.lister;
+        if !lister.is_empty() {
+            let present: HashSet<&ObjectKey> = list.items.iter().map(|item| &item.key).collect();
+            for (key, _) in lister.entries() {
+                if !present.contains(&key) {
+                    self.informer.take(&key);
+                }
             }
         }
         for item in &list.items {
-            let known = self.informer.lister.cache().read().items.get(&item.key).map(|cached| cached.revision);
+            let known = lister.cache().read().items.get(&item.key).map(|cached| cached.revision);
             if known != Some(item.revision) {
-                self.apply(item);
+                self.put(item);
             }
         }
-        self.informer.lister.cache().write().revision = list.revision;
+        lister.cache().write().revision = list.revision;
         self.set_synced.send_replace(true);
-        Ok(())
     }
 
-    /// One watch, from where the cache is to its end.
-    async fn follow(&self) -> Result<(), Status> {
-        let revision = self.informer.lister.revision();
-        let mut events = self.client.watch(&self.watched.resource, &self.watched.query(revision)).await?;
-        let mut delivered = false;
-        while let Some(event) = events.next().await {
-            delivered = true;
-            let revision = match event {
-                WatchEvent::Added(item) | WatchEvent::Modified(item) => {
-                    self.apply(&item);
-                    item.revision
-                }
-                WatchEvent::Deleted(item) => {
-                    self.informer.take(&item.key);
-                    item.revision
-                }
-                WatchEvent::Bookmark { revision, .. } => revision,
-                WatchEvent::Error(status) => return Err(status),
-            };
-            let mut cache = self.informer.lister.cache().write();
-            cache.revision = cache.revision.max(revision);
-        }
-        // A server that closes watches at once must not be hammered.
-        if delivered { Ok(()) } else { Err(Status::unavailable("the watch ended before its first event")) }
-    }
-
-    fn apply(&self, item: &Encoded) {
+    fn put(&self, item: &Encoded) {
         match P::project(item) {
             Ok(new) => self.informer.put(item.key.clone(), item.revision, new),
             Err(status) => {
-                tracing::error!(resource = %self.watched.resource, key = %item.key, error = %status, "cannot read object");
+                tracing::error!(resource = %self.resource, key = %item.key, error = %status, "cannot read object");
                 self.informer.take(&item.key);
             }
         }
+    }
+
+    fn take(&self, key: &ObjectKey) {
+        self.informer.take(key);
+    }
+
+    fn reach(&self, revision: u64) {
+        let mut cache = self.informer.lister.cache().write();
+        cache.revision = cache.revision.max(revision);
     }
 }
 
@@ -276,6 +240,8 @@ pub struct Informers {
     clock: Clock,
     tasks: Tasks,
     running: Arc<Mutex<HashMap<(TypeId, Watched), Running>>>,
+    /// The latest source of each collection.
+    sources: Arc<Mutex<HashMap<(Watched, Media), Joinable>>>,
 }
 
 struct Running {
@@ -285,7 +251,7 @@ struct Running {
 
 impl Informers {
     pub fn new(client: Client, clock: Clock, tasks: Tasks) -> Self {
-        Informers { client, clock, tasks, running: Arc::default() }
+        Informers { client, clock, tasks, running: Arc::default(), sources: Arc::default() }
     }
 
     pub fn client(&self) -> &Client {
@@ -305,13 +271,24 @@ impl Informers {
     pub fn of<P: Projection>(&self, watched: Watched, indices: &[Index<P>]) -> Informer<P> {
         let mut running = self.running.lock();
         let entry = running.entry((TypeId::of::<P>(), watched.clone())).or_insert_with(|| {
-            let informer = Informer::<P>::start(&self.client, &self.tasks, watched, indices);
+            let (informer, keeper) = Informer::<P>::new(&watched, indices);
+            self.follow(watched, P::MEDIA, &keeper);
             let synced = informer.synced.clone();
             Running { informer: Box::new(informer), synced }
         });
         match entry.informer.downcast_ref::<Informer<P>>() {
             Some(informer) => informer.clone(),
             None => unreachable!("the map's key holds the projection's type"),
+        }
+    }
+
+    /// Has a keeper told of a collection, with others if the source has not begun to tell them.
+    fn follow(&self, watched: Watched, media: Media, keeper: &Arc<dyn Keeper>) {
+        let mut sources = self.sources.lock();
+        let shared = sources.get(&(watched.clone(), media)).is_some_and(|source| source.join(keeper));
+        if !shared {
+            let source = source::start(&self.client, &self.tasks, watched.clone(), media, keeper.clone());
+            sources.insert((watched, media), source);
         }
     }
 

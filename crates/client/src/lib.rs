@@ -2,7 +2,8 @@
 //! controller engine, and the event recorder.
 //!
 //! A component never knows whether it runs inside the server or across the network. In process the door enters the server's
-//! chain right after authentication and hands out shared encoded objects; over HTTPS the same objects arrive as JSON.
+//! chain right after authentication and hands out shared encoded objects; over HTTPS the same objects arrive as JSON, or as
+//! protobuf where all that is kept are known fields.
 //! Whoever needs fields decodes a typed view, which lives as long as the handler that asked for it; caches keep projections.
 //!
 //! ```text
@@ -22,6 +23,7 @@ pub mod lister;
 pub mod outcome;
 pub mod queue;
 pub mod resource;
+mod source;
 
 pub use client::{Client, Deletion, ListQuery, Patch, Propagation, TypedList};
 pub use controller::{Next, run_workers};

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base::{Backoff, BackoffPolicy, Clock, Tasks};
-use client::Client;
 use client::https::{self, HttpsDoor, TokenSource};
+use client::{Client, Informers};
 use http::Uri;
 use meta::Status;
 use pki::bootstrap_token::BootstrapToken;
@@ -86,7 +86,8 @@ impl Joining {
         if !self.machine.without.has(Part::Kubelet) {
             serving.keep(Renewal::of_server(&client, &folder, &self.machine), &self.clock, &self.tasks);
         }
-        let clients = Clients { agent: client.clone(), proxy: client.clone(), dns: client };
+        let informers = Informers::new(client.clone(), self.clock.clone(), self.tasks.child());
+        let clients = Clients { agent: client, proxy: informers.clone(), dns: informers };
         let ground = Ground::open(&self.machine, &membership, &self.clock, &self.tasks).await?;
         node::start(ground, &self.machine, &membership, clients, serving, &self.clock, &self.tasks).await
     }

@@ -42,11 +42,11 @@ pub struct Membership {
     pub authority: String,
 }
 
-/// How the parts of a node reach the API, each as itself.
+/// How the parts of a node reach the API: each as itself, or all as the node, which then follows what several of them want once.
 pub struct Clients {
     pub agent: Client,
-    pub proxy: Client,
-    pub dns: Client,
+    pub proxy: Informers,
+    pub dns: Informers,
 }
 
 /// A node that runs.
@@ -116,10 +116,11 @@ pub async fn start(
     clock: &Clock,
     tasks: &Tasks,
 ) -> Result<Node> {
-    let answering = start_dns(machine, membership, clients.dns, clock, tasks);
     let network_ready = network.has_range();
     Traces::note(&machine.data_dir, &machine.cgroup_parent, membership.dns, &config_log_dir())?;
-    start_network(machine, membership, network, clients.proxy, clock, tasks);
+    // Of those who follow the same, the first is told first: services come before names.
+    start_network(machine, membership, network, clients.proxy, tasks);
+    let answering = start_dns(machine, membership, clients.dns, tasks);
     let Some(cri) = cri else { return Ok(Node { kubelet: None, answering }) };
     let addresses = vec![machine.address];
     let dir = machine.data_dir.join("kubelet");
@@ -143,14 +144,7 @@ fn config_log_dir() -> std::path::PathBuf {
 }
 
 /// The resolver of this node, which every pod of it asks: a process that outlives this one.
-fn start_dns(
-    machine: &Machine,
-    membership: &Membership,
-    client: Client,
-    clock: &Clock,
-    tasks: &Tasks,
-) -> watch::Receiver<bool> {
-    let informers = Informers::new(client, clock.clone(), tasks.child());
+fn start_dns(machine: &Machine, membership: &Membership, informers: Informers, tasks: &Tasks) -> watch::Receiver<bool> {
     let config = dns::Config {
         domain: membership.domain.clone(),
         listen: vec![SocketAddr::new(membership.dns, DNS_PORT)],
@@ -198,15 +192,7 @@ pub fn pod_network(machine: &Machine, membership: &Membership) -> net::pod::Conf
 }
 
 /// Routes to other nodes and services: both follow the API for as long as the tasks run.
-fn start_network(
-    machine: &Machine,
-    membership: &Membership,
-    network: Network,
-    client: Client,
-    clock: &Clock,
-    tasks: &Tasks,
-) {
-    let informers = Informers::new(client, clock.clone(), tasks.child());
+fn start_network(machine: &Machine, membership: &Membership, network: Network, informers: Informers, tasks: &Tasks) {
     let routes = net::route::Config {
         prefix: PREFIX.to_string(),
         node_address: machine.address,

@@ -16,7 +16,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use base::{Clock, Tasks, phase};
-use client::Client;
+use client::{Client, Informers};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use pki::CertRequest;
 use tokio::signal::unix::{SignalKind, signal};
@@ -148,10 +148,12 @@ async fn join_in_process(
     );
     let serving = plane.authorities.live("kubelet-server", wanted, tasks)?;
     let membership = cluster_info::membership(plane, cluster);
+    let client = |identity| Client::new(plane.api.door(identity));
+    let informers = |identity| Informers::new(client(identity), clock.clone(), tasks.child());
     let clients = Clients {
-        agent: Client::new(plane.api.door(identity::node(&machine.name))),
-        proxy: Client::new(plane.api.door(identity::proxy())),
-        dns: Client::new(plane.api.door(identity::dns())),
+        agent: client(identity::node(&machine.name)),
+        proxy: informers(identity::proxy()),
+        dns: informers(identity::dns()),
     };
     node::start(ground, machine, &membership, clients, serving, clock, tasks).await
 }

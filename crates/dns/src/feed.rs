@@ -15,7 +15,7 @@ use std::time::Duration;
 use client::{Change, Informer, Informers, Watched};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use meta::ObjectKey;
+use meta::{Media, ObjectKey};
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
@@ -30,6 +30,8 @@ const STALL_MAX: Duration = Duration::from_secs(10);
 pub struct Exists;
 
 impl client::Projection for Exists {
+    const MEDIA: Media = Media::Protobuf;
+
     fn project(_: &client::Encoded) -> Result<Self, meta::Status> {
         Ok(Exists)
     }

@@ -1,11 +1,13 @@
 //! What the resolver keeps of Services and EndpointSlices: names, addresses and ports. Also what goes over its socket.
+//!
+//! They are made of views of just those fields ([`read`]).
+
+mod read;
 
 use std::net::IpAddr;
 
 use client::Projection;
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use meta::{ObjectKey, Status};
+use meta::{Media, ObjectKey, Status};
 use serde::{Deserialize, Serialize};
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -42,15 +44,16 @@ pub struct Service {
 }
 
 impl Projection for Service {
+    const MEDIA: Media = Media::Protobuf;
+
     fn project(encoded: &client::Encoded) -> Result<Self, Status> {
-        Ok(Service::read(&encoded.typed::<core::Service>()?))
+        Ok(Service::read(&encoded.view()?))
     }
 }
 
 impl Service {
-    /// Takes what the resolver needs out of a typed view.
-    pub fn read(service: &core::Service) -> Self {
-        let Some(spec) = &service.spec else { return Service::default() };
+    fn read(service: &read::Service) -> Self {
+        let spec = &service.spec;
         if spec.type_.as_deref() == Some("ExternalName") {
             let meaning = Meaning::External(spec.external_name.clone().unwrap_or_default());
             return Service { meaning, ports: Vec::new() };
@@ -63,7 +66,7 @@ impl Service {
             let addresses: Vec<IpAddr> = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
             if addresses.is_empty() { Meaning::Nothing } else { Meaning::Addresses(addresses) }
         };
-        let read = |port: &core::ServicePort| Port::read(port.name.as_deref(), port.protocol.as_deref(), port.port);
+        let read = |port: &read::Port| Port::read(port.name.as_deref(), port.protocol.as_deref(), port.port?);
         Service { meaning, ports: spec.ports.iter().flatten().filter_map(read).collect() }
     }
 }
@@ -96,20 +99,18 @@ pub struct Slice {
 }
 
 impl Projection for Slice {
+    const MEDIA: Media = Media::Protobuf;
+
     fn project(encoded: &client::Encoded) -> Result<Self, Status> {
-        Ok(Slice::read(&encoded.typed::<discovery::EndpointSlice>()?))
+        Ok(Slice::read(&encoded.view()?))
     }
 }
 
 impl Slice {
-    /// Takes what the resolver needs out of a typed view.
-    pub fn read(slice: &discovery::EndpointSlice) -> Self {
+    fn read(slice: &read::Slice) -> Self {
         let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
-        let read =
-            |port: &discovery::EndpointPort| Port::read(port.name.as_deref(), port.protocol.as_deref(), port.port?);
-        let ready = |endpoint: &&discovery::Endpoint| {
-            endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-        };
+        let read = |port: &read::Port| Port::read(port.name.as_deref(), port.protocol.as_deref(), port.port?);
+        let ready = |endpoint: &&read::Endpoint| endpoint.conditions.ready.unwrap_or(true);
         Slice {
             service: service.cloned().unwrap_or_default(),
             ports: slice.ports.iter().flatten().filter_map(read).collect(),
@@ -123,9 +124,9 @@ impl Slice {
     }
 }
 
-fn read_endpoint(endpoint: &discovery::Endpoint) -> impl Iterator<Item = Endpoint> {
+fn read_endpoint(endpoint: &read::Endpoint) -> impl Iterator<Item = Endpoint> {
     let hostname = endpoint.hostname.as_deref().filter(|name| !name.is_empty()).map(str::to_ascii_lowercase);
-    let addresses = endpoint.addresses.iter().filter_map(|address| address.parse().ok());
+    let addresses = endpoint.addresses.iter().flatten().filter_map(|address| address.parse().ok());
     addresses.map(move |address| Endpoint { label: hostname.clone().unwrap_or_else(|| dashed(address)), address })
 }
 

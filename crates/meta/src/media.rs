@@ -1,8 +1,9 @@
 //! How the bytes of an object are to be read.
 
 /// The encodings that objects are stored and exchanged in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Media {
+    #[default]
     Json,
     /// The `k8s\0` envelope: magic, then an `Unknown` message with `apiVersion`, `kind` and the object's own message.
     Protobuf,

@@ -17,7 +17,7 @@ use base::{Backoff, BackoffPolicy};
 use client::{Informer, Informers, Projection, Watched};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
-use meta::{ObjectKey, Status};
+use meta::{Media, ObjectKey, Status};
 use tokio::sync::Notify;
 
 use crate::pod::Network;
@@ -36,6 +36,8 @@ pub struct NodeView {
 }
 
 impl Projection for NodeView {
+    const MEDIA: Media = Media::Protobuf;
+
     fn project(encoded: &client::Encoded) -> Result<Self, Status> {
         Ok(NodeView::read(&encoded.typed::<core::Node>()?))
     }

@@ -47,7 +47,7 @@ pub struct Config {
     pub pod_cidrs: Vec<IpNet>,
     /// The ranges service addresses come from: unallocated ones are rejected.
     pub service_cidrs: Vec<IpNet>,
-    /// Service addresses that a process on this node answers itself (the resolver's): left alone.
+    /// Service addresses that a process on this node answers itself (the resolver's): left alone, and UDP with them not tracked.
     pub own_addresses: Vec<IpAddr>,
     /// Where node ports are served; empty for the internal addresses of the Node object.
     pub node_port_addresses: Vec<IpAddr>,
@@ -113,7 +113,7 @@ impl Proxy {
         for (service, plan) in plans {
             self.claim(&service, plan, &mut changed);
         }
-        let mut pending = [Pending::default(), Pending::default()];
+        let mut pending = [Pending::of(self.in_step), Pending::of(self.in_step)];
         for frontend in changed {
             let plan = self
                 .owners
@@ -200,7 +200,7 @@ impl Proxy {
             if program.is_empty() && !cidrs.into_iter().any(|cidr| Family::of(cidr.addr()) == family) {
                 continue;
             }
-            self.nft.commit(program.full(&self.config.pod_cidrs, &self.config.service_cidrs))?;
+            self.nft.commit(program.full(&self.config))?;
         }
         self.in_step = true;
         Ok(())

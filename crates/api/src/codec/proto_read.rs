@@ -3,14 +3,12 @@
 //! One pass notes where each field stands, a second one walks the schema, so JSON comes out in Go's order whatever the order
 //! on the wire, with what Go writes for absent fields. Stored objects become JSON text this way without a tree.
 
-use smallvec::SmallVec;
-
+use super::proto_fields::{
+    DEPTH_MAX, Shown, Span, entries, is_packable, last, shown, spans, text, timestamp, type_meta,
+};
 use super::sink::Sink;
 use super::wire::{Payload, Reader, WireError};
 use crate::schema::{Field, Form, Schema, Type};
-
-/// Messages nested deeper than this are refused.
-const DEPTH_MAX: usize = 100;
 
 /// What is filled in while reading, because stored bytes do not carry it.
 #[derive(Clone, Copy, Default)]
@@ -29,16 +27,32 @@ pub fn object(schema: &Schema, bytes: &[u8], fill: Fill<'_>, sink: &mut impl Sin
     Ok(())
 }
 
+/// Writes one value; no payload stands for the zero value.
+pub(super) fn value(
+    field: &Field,
+    ty: &Type,
+    payload: Option<Payload<'_>>,
+    depth: usize,
+    sink: &mut impl Sink,
+) -> Result<(), WireError> {
+    Walk { sink, fill: Fill::default() }.value(field, ty, payload, depth)
+}
+
+/// Writes the elements of a list field.
+pub(super) fn list(
+    field: &Field,
+    inner: &Type,
+    bytes: &[u8],
+    span: Span,
+    depth: usize,
+    sink: &mut impl Sink,
+) -> Result<(), WireError> {
+    Walk { sink, fill: Fill::default() }.elements(field, inner, bytes, span, depth)
+}
+
 struct Walk<'s, 'f, S> {
     sink: &'s mut S,
     fill: Fill<'f>,
-}
-
-/// First and last place of a field in a message.
-#[derive(Clone, Copy)]
-struct Span {
-    first: usize,
-    end: usize,
 }
 
 impl<S: Sink> Walk<'_, '_, S> {
@@ -49,25 +63,15 @@ impl<S: Sink> Walk<'_, '_, S> {
         let spans = spans(schema, bytes)?;
         for (field, span) in schema.fields.iter().zip(&spans) {
             if field.number == 0 {
-                self.type_meta(field, depth);
+                if let Some(text) = type_meta(field, self.fill, depth) {
+                    self.sink.key(&field.json);
+                    self.sink.string(text);
+                }
                 continue;
             }
             self.field(field, bytes, *span, depth)?;
         }
         Ok(())
-    }
-
-    /// `kind` and `apiVersion`, which the envelope carries and not the message.
-    fn type_meta(&mut self, field: &Field, depth: usize) {
-        let text = match field.json.as_ref() {
-            "kind" => self.fill.kind,
-            "apiVersion" => self.fill.api_version,
-            _ => "",
-        };
-        if depth == 0 && !text.is_empty() {
-            self.sink.key(&field.json);
-            self.sink.string(text);
-        }
     }
 
     fn field(&mut self, field: &Field, bytes: &[u8], span: Option<Span>, depth: usize) -> Result<(), WireError> {
@@ -91,17 +95,15 @@ impl<S: Sink> Walk<'_, '_, S> {
             self.sink.string(version);
             return Ok(());
         }
-        if field.pointer && payload.is_none() {
-            if !field.omit_empty {
+        match shown(field, payload) {
+            Shown::Nothing => return Ok(()),
+            Shown::Null => {
                 self.sink.key(&field.json);
                 self.sink.null();
+                return Ok(());
             }
-            return Ok(());
+            Shown::Value => self.sink.key(&field.json),
         }
-        if !field.pointer && is_left_out(field, payload) {
-            return Ok(());
-        }
-        self.sink.key(&field.json);
         self.value(field, &field.ty, payload, depth)
     }
 
@@ -118,6 +120,17 @@ impl<S: Sink> Walk<'_, '_, S> {
             return Ok(());
         };
         self.sink.key(&field.json);
+        self.elements(field, inner, bytes, span, depth)
+    }
+
+    fn elements(
+        &mut self,
+        field: &Field,
+        inner: &Type,
+        bytes: &[u8],
+        span: Span,
+        depth: usize,
+    ) -> Result<(), WireError> {
         self.sink.begin_list();
         let mut reader = Reader::new(&bytes[..span.end], span.first);
         while let Some((number, payload)) = reader.field()? {
@@ -161,20 +174,7 @@ impl<S: Sink> Walk<'_, '_, S> {
             self.nothing(field);
             return Ok(());
         };
-        let mut entries: SmallVec<[(&str, Option<Payload<'_>>); 16]> = SmallVec::new();
-        let mut reader = Reader::new(&bytes[..span.end], span.first);
-        while let Some((number, payload)) = reader.field()? {
-            if number == field.number {
-                entries.push(entry(field, payload.bytes())?);
-            }
-        }
-        // Upstream writes keys in order; other writers need not, and of two entries of one key the later counts.
-        if !entries.is_sorted_by(|a, b| a.0 < b.0) {
-            entries.sort_by(|a, b| a.0.cmp(b.0));
-            entries.reverse();
-            entries.dedup_by(|a, b| a.0 == b.0);
-            entries.reverse();
-        }
+        let entries = entries(field, bytes, span)?;
         self.sink.key(&field.json);
         self.sink.begin_map();
         for (key, payload) in entries {
@@ -324,103 +324,6 @@ impl<S: Sink> Walk<'_, '_, S> {
 
 fn is_resource_version(field: &Field) -> bool {
     field.number == 6 && field.json.as_ref() == "resourceVersion"
-}
-
-fn is_packable(ty: &Type) -> bool {
-    matches!(ty, Type::Int32 | Type::Int64 | Type::Uint32 | Type::Bool)
-}
-
-fn spans(schema: &Schema, bytes: &[u8]) -> Result<SmallVec<[Option<Span>; 32]>, WireError> {
-    let mut spans: SmallVec<[Option<Span>; 32]> = SmallVec::from_elem(None, schema.fields.len());
-    let mut reader = Reader::new(bytes, 0);
-    loop {
-        let at = reader.at();
-        let Some((number, _)) = reader.field()? else { return Ok(spans) };
-        if let Some(index) = schema.index_of_number(number) {
-            let first = spans[index].map_or(at, |span| span.first);
-            spans[index] = Some(Span { first, end: reader.at() });
-        }
-    }
-}
-
-/// The last payload of the field, which is the one that counts.
-fn last<'a>(field: &Field, bytes: &'a [u8], span: Span) -> Result<Option<Payload<'a>>, WireError> {
-    let mut found = None;
-    let mut reader = Reader::new(&bytes[..span.end], span.first);
-    while let Some((number, payload)) = reader.field()? {
-        if number == field.number {
-            found = Some(payload);
-        }
-    }
-    Ok(found)
-}
-
-fn entry<'a>(field: &Field, bytes: &'a [u8]) -> Result<(&'a str, Option<Payload<'a>>), WireError> {
-    let (mut key, mut value) = ("", None);
-    let mut reader = Reader::new(bytes, 0);
-    while let Some((number, payload)) = reader.field()? {
-        match number {
-            1 => key = text(field, payload.bytes())?,
-            2 => value = Some(payload),
-            _ => {}
-        }
-    }
-    Ok((key, value))
-}
-
-fn text<'a>(field: &Field, bytes: &'a [u8]) -> Result<&'a str, WireError> {
-    std::str::from_utf8(bytes).map_err(|_| WireError::NotText(field.json.to_string()))
-}
-
-/// Whether Go's `omitempty` or `omitzero` leaves the value of a field that is not a pointer out.
-fn is_left_out(field: &Field, payload: Option<Payload<'_>>) -> bool {
-    let scalar = matches!(
-        field.ty,
-        Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Uint32 | Type::Double | Type::Bytes
-    );
-    if scalar {
-        return (field.omit_empty || field.omit_zero) && is_zero(&field.ty, payload);
-    }
-    field.omit_zero && is_zero(&field.ty, payload)
-}
-
-/// Whether the value is Go's zero value.
-fn is_zero(ty: &Type, payload: Option<Payload<'_>>) -> bool {
-    match (ty, payload) {
-        (_, None) => true,
-        (_, Some(Payload::Varint(number) | Payload::Fixed64(number))) => number == 0,
-        (_, Some(Payload::Fixed32(number))) => number == 0,
-        (Type::Struct(schema), Some(Payload::Bytes(bytes))) => is_zero_message(schema, bytes),
-        (Type::Time | Type::MicroTime, Some(Payload::Bytes(bytes))) => timestamp(bytes).is_ok_and(|at| at.is_none()),
-        (_, Some(Payload::Bytes(bytes))) => bytes.is_empty(),
-    }
-}
-
-fn is_zero_message(schema: &Schema, bytes: &[u8]) -> bool {
-    let mut reader = Reader::new(bytes, 0);
-    while let Ok(Some((number, payload))) = reader.field() {
-        let Some(index) = schema.index_of_number(number) else { continue };
-        let field = &schema.fields[index];
-        if field.pointer || matches!(field.ty, Type::List(_) | Type::Map(_)) || !is_zero(&field.ty, Some(payload)) {
-            return false;
-        }
-    }
-    true
-}
-
-/// Go's zero time, the first of January of year 1.
-const ZERO_TIME_SECONDS: i64 = -62_135_596_800;
-
-fn timestamp(bytes: &[u8]) -> Result<Option<jiff::Timestamp>, WireError> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let seconds = super::wire::find(bytes, 1)?.map_or(0, Payload::number) as i64;
-    let nanos = super::wire::find(bytes, 2)?.map_or(0, Payload::number) as i32;
-    if seconds == ZERO_TIME_SECONDS && nanos == 0 {
-        return Ok(None);
-    }
-    jiff::Timestamp::new(seconds, nanos).map(Some).map_err(|_| WireError::Overflow)
 }
 
 fn base64(bytes: &[u8]) -> String {

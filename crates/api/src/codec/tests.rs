@@ -98,6 +98,102 @@ fn a_tree_from_protobuf_is_the_tree_from_json() {
     });
 }
 
+/// What a view takes for the absence of a field.
+fn without_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(without_nulls);
+        }
+        serde_json::Value::Array(list) => list.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_view_of_protobuf_is_the_view_of_json_for_every_kind() {
+    check("views", |fixture, _| {
+        let read = |media, bytes: &[u8]| {
+            let mut value: serde_json::Value = view(media, bytes).map_err(|status| status.message)?;
+            without_nulls(&mut value);
+            Ok::<_, String>(value.to_string())
+        };
+        let from_proto = read(Media::Protobuf, &fixture.proto)?;
+        same(from_proto.as_bytes(), read(Media::Json, fixture.json.as_bytes())?.as_bytes())
+    });
+}
+
+#[test]
+fn a_typed_view_of_protobuf_is_that_of_json() {
+    use crate::typed::Typed;
+    use k8s_openapi::api::{apps::v1 as apps, certificates::v1 as certificates, core::v1 as core};
+    use k8s_openapi::api::{discovery::v1 as discovery, rbac::v1 as rbac};
+    fn compare<K: Typed + PartialEq>(kind: &str) {
+        let all = fixtures();
+        let of_kind = all.iter().filter(|fixture| fixture.gvk.to_string() == kind);
+        let compared = of_kind.map(|fixture| {
+            let from_json = K::decode(Media::Json, fixture.json.as_bytes()).unwrap();
+            assert!(K::decode(Media::Protobuf, &fixture.proto).unwrap() == from_json, "{kind}");
+        });
+        assert_ne!(compared.count(), 0, "{kind}");
+    }
+    let named = |gv: &str, kind: &str| GroupVersion::parse(gv).unwrap().with_kind(kind).to_string();
+    compare::<core::Pod>(&named("v1", "Pod"));
+    compare::<core::Service>(&named("v1", "Service"));
+    compare::<core::Node>(&named("v1", "Node"));
+    compare::<core::Secret>(&named("v1", "Secret"));
+    compare::<core::PersistentVolume>(&named("v1", "PersistentVolume"));
+    compare::<apps::Deployment>(&named("apps/v1", "Deployment"));
+    compare::<discovery::EndpointSlice>(&named("discovery.k8s.io/v1", "EndpointSlice"));
+    compare::<certificates::CertificateSigningRequest>(&named("certificates.k8s.io/v1", "CertificateSigningRequest"));
+    compare::<rbac::ClusterRole>(&named("rbac.authorization.k8s.io/v1", "ClusterRole"));
+}
+
+#[test]
+fn a_view_takes_what_it_names_and_skips_the_rest() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    enum Policy {
+        Always,
+        Never,
+    }
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Spec {
+        restart_policy: Option<Policy>,
+        node_name: String,
+        security_context: Option<Security>,
+    }
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Security {
+        supplemental_groups: Vec<u32>,
+    }
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[serde(default)]
+    struct Few {
+        kind: String,
+        spec: Spec,
+    }
+    let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}, "spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c"}], "securityContext": {"supplementalGroups": [1, 300]}}});
+    let pod = Object::from_value(pod).unwrap();
+    let security_context = Some(Security { supplemental_groups: vec![1, 300] });
+    let expected = Few {
+        kind: "Pod".into(),
+        spec: Spec { restart_policy: Some(Policy::Never), node_name: String::new(), security_context },
+    };
+    let bytes = proto(&pod_schema(), &pod).unwrap();
+    assert_eq!(view::<Few>(Media::Protobuf, &bytes).unwrap(), expected);
+    assert_eq!(view::<Few>(Media::Json, &json(&pod_schema(), &pod)).unwrap(), expected);
+    for cut in 0..bytes.len() {
+        // Whatever comes of it, it is no panic.
+        drop(view::<Few>(Media::Protobuf, &bytes[..cut]));
+    }
+    let wrong =
+        Object::from_value(json!({"kind": "Pod", "apiVersion": "v1", "spec": {"restartPolicy": "Often"}})).unwrap();
+    assert!(view::<Few>(Media::Protobuf, &proto(&pod_schema(), &wrong).unwrap()).is_err());
+}
+
 fn pod_schema() -> SchemaRef {
     schema_for(&GroupVersionKind::new("", "v1", "Pod")).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What the server sent, split into encoded objects. Only metadata is looked into.
+//! What the server sent in JSON, split into encoded objects. Only metadata is looked into.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -41,9 +41,10 @@ struct Event<'a> {
     object: &'a RawValue,
 }
 
-const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+/// The annotation of the bookmark that ends the initial events of a watch.
+pub const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-fn malformed(error: impl std::fmt::Display) -> Status {
+pub fn malformed(error: impl std::fmt::Display) -> Status {
     Status::internal(format!("the API server's answer cannot be read: {error}"))
 }
 
@@ -57,9 +58,10 @@ impl Metadata {
     }
 }
 
-/// A refusal, or something else that is no success: a proxy's page, an empty body.
+/// A refusal, or something else that is no success: a proxy's page, an empty body. A refusal is in the encoding that was asked for.
 pub fn failure(code: StatusCode, bytes: &[u8]) -> Status {
-    let status = serde_json::from_slice(bytes).ok().and_then(|value| Status::from_json(&value));
+    let told = api::codec::decode(Media::sniff(bytes), bytes).ok();
+    let status = told.and_then(|object| Status::from_json(&object.into_value()));
     status.unwrap_or_else(|| {
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]).trim().to_string();
         let reason = match code.as_u16() {

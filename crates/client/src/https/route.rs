@@ -70,6 +70,7 @@ fn query(request: &Request) -> String {
         field_manager,
         field_validation,
         force,
+        media: _,
     } = &request.options;
     let number = |value: &u64| if *value == 0 { String::new() } else { value.to_string() };
     let flag = |value: bool, word: &str| if value { word.to_string() } else { String::new() };

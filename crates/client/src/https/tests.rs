@@ -1,7 +1,7 @@
 //! Paths and answers, without a socket; the whole door is proven against the API server's own tests.
 
 use super::*;
-use crate::door::{DeleteOptions, Options};
+use crate::door::{DeleteOptions, Options, WatchEvent};
 use meta::{GroupVersionResource, ObjectKey};
 
 fn request(verb: Verb, namespace: &str, name: &str) -> Request {

@@ -1,9 +1,11 @@
 //! The informer against a scripted door.
 
 use super::*;
-use crate::door::{Door, EventStream, List, Media, Request, Response};
+use crate::door::{Door, EventStream, List, Media, Request, Response, WatchEvent};
 use async_trait::async_trait;
+use base::Clock;
 use bytes::Bytes;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::sync::mpsc;
 
@@ -122,4 +124,49 @@ async fn a_late_handler_hears_of_everything_once() {
     script.watches.send(vec![WatchEvent::Modified(item("a", 11, "2"))]).unwrap();
     assert_eq!(late_log.recv().await.unwrap(), "n/a");
     tasks.shutdown().await;
+}
+
+/// Another projection than the typed view.
+struct Named(String);
+
+impl Projection for Named {
+    const MEDIA: Media = Media::Protobuf;
+
+    fn project(encoded: &Encoded) -> Result<Self, Status> {
+        Ok(Named(encoded.key.name.to_string()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn projections_of_one_collection_share_its_list_and_watch_while_there_is_time() {
+    let (client, mut script) = scripted();
+    let tasks = Tasks::root();
+    let informers = Informers::new(client, Clock::system(), tasks.child());
+    let whole = informers.typed::<ConfigMap>();
+    let named = informers.of::<Named>(Watched::all_of::<ConfigMap>(), &[]);
+    script.lists.send(list(10, vec![item("a", 5, "1")])).unwrap();
+    assert!(informers.synced().await);
+    assert_eq!((whole.lister().len(), named.lister().len(), named.lister().revision()), (1, 1, 10));
+    let (log, mut lines) = mpsc::unbounded_channel();
+    named.subscribe(move |change| log.send(change.latest().0.clone()).unwrap());
+    script.watches.send(vec![WatchEvent::Added(item("b", 11, "1"))]).unwrap();
+    assert_eq!(told(&mut lines, 2).await, ["a", "b"]);
+    assert_eq!(whole.lister().len(), 2);
+    assert_eq!(told(&mut script.asked, 3).await, ["list", "watch 10", "watch 11"], "once for both");
+
+    struct Late;
+    impl Projection for Late {
+        const MEDIA: Media = Media::Protobuf;
+
+        fn project(_: &Encoded) -> Result<Self, Status> {
+            Ok(Late)
+        }
+    }
+    let late = informers.of::<Late>(Watched::all_of::<ConfigMap>(), &[]);
+    script.lists.send(list(12, vec![item("a", 5, "1"), item("b", 11, "1")])).unwrap();
+    assert!(late.synced().await);
+    assert_eq!(told(&mut script.asked, 1).await, ["list"], "it was too late to share");
+    tasks.shutdown().await;
+    let gone = informers.of::<Named>(Watched::all_of::<k8s_openapi::api::core::v1::Secret>(), &[]);
+    assert!(!gone.synced().await, "nobody follows any more");
 }

@@ -249,6 +249,11 @@ impl Rule {
         self.expression("masq", |data| data.be32(wire::MASQ_FLAGS, wire::NAT_RANGE_RANDOM_FULLY))
     }
 
+    /// Has the connection tracker take no notice of the packet; for rules that run before it does.
+    pub fn untracked(self) -> Self {
+        self.expression("notrack", |_| ())
+    }
+
     /// Answers with "port unreachable", as upstream does for a service without endpoints.
     pub fn reject(self) -> Self {
         let code = if self.family == Family::V4 { wire::ICMP_PORT_UNREACH } else { wire::ICMP6_PORT_UNREACH };

@@ -8,6 +8,7 @@
 //!     backends[(key, random slot)] ─► destination NAT
 //! postrouting:  hairpin[(a, a)] or marked ─► masquerade
 //! input, forward, output (new connections):  dropped[key], rejected[key], anything else in the service range ─► reject
+//! raw prerouting, raw output:  UDP with the node's own service addresses (its resolver's) ─► not tracked
 //! ```
 //!
 //! There is a chain per [`Class`]: a number of backends (nft draws numbers below a constant), whom to masquerade, and an affinity time;
@@ -21,10 +22,13 @@
 //! Two constraints shaped this. Each rule looks up one map, because the `nft` program dies listing a rule whose key comes out of another
 //! map. And the masquerade bit is part of the mark, so such services have every slot twice, with and without it.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
+use super::Config;
 use super::plan::Masquerade;
-use crate::nft::{Batch, Chain, Compare, Family, Hook, HookPoint, KeyPart, Register, Rule, Set, Verdict};
+use crate::nft::{Batch, Chain, Compare, Family, Hook, HookPoint, KeyPart, Register, Rule, Set, Value, Verdict};
 
 use KeyPart::{Address, Number, Port, Protocol};
 
@@ -45,6 +49,7 @@ pub const MASQUERADE_MARK: u32 = 0x4000;
 /// How many backends a service with affinity may have: slots stay below the masquerade bit.
 pub const STICKY_SLOTS_MAX: usize = MASQUERADE_MARK as usize - 1;
 
+const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DESTINATION_NAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SOURCE_NAT: i32 = 100;
@@ -95,7 +100,7 @@ impl Class {
 }
 
 /// Creates the chains and sets with their constant rules in an empty table.
-pub fn create(batch: &mut Batch, pod_cidrs: &[IpNet], service_cidrs: &[IpNet]) {
+pub fn create(batch: &mut Batch, config: &Config) {
     let family = batch.family();
     for set in SETS {
         batch.add_set(set);
@@ -104,6 +109,8 @@ pub fn create(batch: &mut Batch, pod_cidrs: &[IpNet], service_cidrs: &[IpNet]) {
         batch.add_chain(&Chain { name, hook: None });
     }
     for (name, kind, point, priority) in [
+        ("raw-prerouting", "filter", HookPoint::Prerouting, PRIORITY_RAW),
+        ("raw-output", "filter", HookPoint::Output, PRIORITY_RAW),
         ("nat-prerouting", "nat", HookPoint::Prerouting, PRIORITY_DESTINATION_NAT),
         ("nat-output", "nat", HookPoint::Output, PRIORITY_DESTINATION_NAT),
         ("nat-postrouting", "nat", HookPoint::Postrouting, PRIORITY_SOURCE_NAT),
@@ -116,8 +123,23 @@ pub fn create(batch: &mut Batch, pod_cidrs: &[IpNet], service_cidrs: &[IpNet]) {
     let in_family = |cidrs: &[IpNet]| -> Vec<IpNet> {
         cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family).copied().collect()
     };
-    translate(batch, family, &in_family(pod_cidrs));
-    refuse(batch, family, &in_family(service_cidrs));
+    for address in config.own_addresses.iter().filter(|address| Family::of(**address) == family) {
+        leave_untracked(batch, family, *address);
+    }
+    translate(batch, family, &in_family(&config.pod_cidrs));
+    refuse(batch, family, &in_family(&config.service_cidrs));
+}
+
+/// Every question to a resolver comes from another port: tracked, each would be a connection that is remembered for half a minute,
+/// and a pod that asks much could fill the kernel's table. Nothing of it is ever translated, so nothing needs to be known.
+fn leave_untracked(batch: &mut Batch, family: Family, address: IpAddr) {
+    let bytes = Value::new().address(address).0;
+    let udp = || Rule::new(family).protocol(reg(0)).compare(reg(0), Compare::Equal, &[libc::IPPROTO_UDP as u8]);
+    let to = || udp().destination(reg(0)).compare(reg(0), Compare::Equal, &bytes).untracked();
+    let from = udp().source(reg(0)).compare(reg(0), Compare::Equal, &bytes).untracked();
+    batch.add_rule("raw-prerouting", &to());
+    batch.add_rule("raw-output", &to());
+    batch.add_rule("raw-output", &from);
 }
 
 fn translate(batch: &mut Batch, family: Family, pod_cidrs: &[IpNet]) {

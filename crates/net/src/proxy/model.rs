@@ -1,15 +1,15 @@
 //! What the proxy knows of Services and EndpointSlices: the fields that decide about packets, and nothing else.
 //!
-//! These are the projections that the informers keep. A service that is not ours to serve (headless, ExternalName, handled by another
+//! These are the projections that the informers keep, made of views of those fields ([`view`]). A service that is not ours to serve (headless, ExternalName, handled by another
 //! proxy) becomes one without addresses, so that everything after needs no special case.
+
+mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::{Index, Projection};
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use meta::{ObjectKey, Status};
+use meta::{Media, ObjectKey, Status};
 
 /// The label by which a slice names its service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -76,17 +76,17 @@ pub struct Service {
 }
 
 impl Projection for Service {
+    const MEDIA: Media = Media::Protobuf;
+
     fn project(encoded: &client::Encoded) -> Result<Self, Status> {
-        Ok(Service::read(&encoded.typed::<core::Service>()?))
+        Ok(Service::read(encoded.view()?))
     }
 }
 
 impl Service {
-    /// Takes what the proxy needs out of a typed view.
-    pub fn read(service: &core::Service) -> Self {
-        let Some(spec) = &service.spec else { return Service::default() };
-        let labels = service.metadata.labels.as_ref();
-        let ours = labels.is_none_or(|labels| !labels.contains_key(PROXY_NAME_LABEL));
+    fn read(service: view::Service) -> Self {
+        let view::Service { metadata, spec, status } = service;
+        let ours = !metadata.labels.unwrap_or_default().contains_key(PROXY_NAME_LABEL);
         if !ours || spec.type_.as_deref() == Some("ExternalName") {
             return Service::default();
         }
@@ -98,27 +98,26 @@ impl Service {
             return Service::default();
         }
         let mut external_ips = parse_addresses(spec.external_ips.as_deref().unwrap_or_default());
-        external_ips.extend(load_balancer_addresses(service));
+        external_ips.extend(load_balancer_addresses(&status));
         Service {
             cluster_ips,
             external_ips,
-            ports: spec.ports.iter().flatten().filter_map(read_port).collect(),
-            affinity_s: read_affinity(spec),
+            affinity_s: read_affinity(&spec),
+            ports: spec.ports.into_iter().flatten().filter_map(read_port).collect(),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         }
     }
 }
 
-fn load_balancer_addresses(service: &core::Service) -> Vec<IpAddr> {
-    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+fn load_balancer_addresses(status: &view::ServiceStatus) -> Vec<IpAddr> {
+    let ingress = status.load_balancer.ingress.as_deref().unwrap_or_default();
     // With `ipMode: Proxy` traffic has to pass the balancer itself, so its address is none of ours.
     let ours = ingress.iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
     ours.filter_map(|ingress| ingress.ip.as_deref()?.parse().ok()).collect()
 }
 
-fn read_affinity(spec: &core::ServiceSpec) -> Option<u32> {
+fn read_affinity(spec: &view::ServiceSpec) -> Option<u32> {
     if spec.session_affinity.as_deref() != Some("ClientIP") {
         return None;
     }
@@ -127,9 +126,9 @@ fn read_affinity(spec: &core::ServiceSpec) -> Option<u32> {
     Some(seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(AFFINITY_SECONDS_DEFAULT))
 }
 
-fn read_port(port: &core::ServicePort) -> Option<ServicePort> {
+fn read_port(port: view::ServicePort) -> Option<ServicePort> {
     Some(ServicePort {
-        name: port.name.clone().unwrap_or_default(),
+        name: port.name.unwrap_or_default(),
         protocol: Protocol::parse(port.protocol.as_deref())?,
         port: u16::try_from(port.port).ok()?,
         node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
@@ -180,23 +179,25 @@ pub const BY_SERVICE: Index<Slice> = Index {
 };
 
 impl Projection for Slice {
+    const MEDIA: Media = Media::Protobuf;
+
     fn project(encoded: &client::Encoded) -> Result<Self, Status> {
-        Ok(Slice::read(&encoded.typed::<discovery::EndpointSlice>()?))
+        Ok(Slice::read(encoded.view()?))
     }
 }
 
 impl Slice {
-    /// Takes what the proxy needs out of a typed view.
-    pub fn read(slice: &discovery::EndpointSlice) -> Self {
-        let label = |name| slice.metadata.labels.as_ref().and_then(|labels| labels.get(name));
-        let Some(service) = label(SERVICE_NAME_LABEL) else { return Slice::default() };
-        if slice.address_type == "FQDN" || label(PROXY_NAME_LABEL).is_some() || label(HEADLESS_LABEL).is_some() {
+    fn read(slice: view::Slice) -> Self {
+        let mut labels = slice.metadata.labels.unwrap_or_default();
+        let Some(service) = labels.remove(SERVICE_NAME_LABEL) else { return Slice::default() };
+        let not_ours = [PROXY_NAME_LABEL, HEADLESS_LABEL].iter().any(|label| labels.contains_key(*label));
+        if slice.address_type == "FQDN" || not_ours {
             return Slice::default();
         }
         Slice {
-            service: service.clone(),
-            ports: slice.ports.iter().flatten().filter_map(read_slice_port).collect(),
-            endpoints: slice.endpoints.iter().flatten().filter_map(read_endpoint).collect(),
+            service,
+            ports: slice.ports.into_iter().flatten().filter_map(read_slice_port).collect(),
+            endpoints: slice.endpoints.into_iter().flatten().filter_map(read_endpoint).collect(),
         }
     }
 
@@ -206,26 +207,30 @@ impl Slice {
     }
 }
 
-fn read_slice_port(port: &discovery::EndpointPort) -> Option<SlicePort> {
+fn read_slice_port(port: view::SlicePort) -> Option<SlicePort> {
     Some(SlicePort {
-        name: port.name.clone().unwrap_or_default(),
         protocol: Protocol::parse(port.protocol.as_deref())?,
+        name: port.name.unwrap_or_default(),
         port: u16::try_from(port.port?).ok()?,
     })
 }
 
 /// Only the first address counts, as upstream; absent conditions read as upstream's API says.
-fn read_endpoint(endpoint: &discovery::Endpoint) -> Option<Endpoint> {
-    let conditions = endpoint.conditions.clone().unwrap_or_default();
+fn read_endpoint(endpoint: view::Endpoint) -> Option<Endpoint> {
+    let view::Endpoint { addresses, conditions, node_name, hints } = endpoint;
     let ready = conditions.ready.unwrap_or(true);
-    let hints = endpoint.hints.clone().unwrap_or_default();
+    let names = |hints: Option<Vec<view::Hint>>| hints.into_iter().flatten().map(|hint| hint.name).collect();
+    let hints = hints.unwrap_or_default();
     Some(Endpoint {
-        address: endpoint.addresses.first()?.parse().ok()?,
+        address: addresses?.first()?.parse().ok()?,
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        node: endpoint.node_name.as_deref().unwrap_or_default().into(),
-        zones: hints.for_zones.into_iter().flatten().map(|zone| zone.name).collect(),
-        nodes: hints.for_nodes.into_iter().flatten().map(|node| node.name).collect(),
+        node: node_name.unwrap_or_default().into(),
+        zones: names(hints.for_zones),
+        nodes: names(hints.for_nodes),
     })
 }
+
+#[cfg(test)]
+mod tests;

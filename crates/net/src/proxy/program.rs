@@ -10,8 +10,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
+use super::Config;
 use super::layout::{self, Class};
 use super::plan::{Backend, Frontend, FrontendPlan, Masquerade, Pool};
 use super::slots;
@@ -68,6 +67,8 @@ type Elements = BTreeMap<(&'static str, Value), Data>;
 /// Changes that have not reached the kernel yet.
 #[derive(Debug, Default)]
 pub struct Pending {
+    /// The whole table is about to be replaced: which elements come and go need not be known.
+    whole: bool,
     delete: BTreeMap<&'static str, Vec<Element>>,
     add: BTreeMap<&'static str, Vec<Element>>,
     classes: Vec<Class>,
@@ -87,6 +88,11 @@ pub struct Moved {
 }
 
 impl Pending {
+    /// Nothing yet, for a table that holds what its program says, or for one that is to be replaced as a whole.
+    pub fn of(in_step: bool) -> Self {
+        Pending { whole: !in_step, ..Pending::default() }
+    }
+
     /// Whether the kernel has nothing to be told.
     pub fn is_empty(&self) -> bool {
         self.delete.is_empty() && self.add.is_empty() && self.classes.is_empty()
@@ -159,9 +165,11 @@ impl Program {
             self.frontends.extend(after.map(|after| (frontend, after)));
             return;
         }
-        let old = before.as_ref().map(|before| self.elements(frontend, before, pending)).unwrap_or_default();
-        let new = after.as_ref().map(|after| self.elements(frontend, after, pending)).unwrap_or_default();
-        difference(&old, new, pending);
+        if !pending.whole {
+            let old = before.as_ref().map(|before| self.elements(frontend, before, pending)).unwrap_or_default();
+            let new = after.as_ref().map(|after| self.elements(frontend, after, pending)).unwrap_or_default();
+            difference(&old, new, pending);
+        }
         self.count_hairpins(before.as_ref(), after.as_ref(), pending);
         pending.moved.extend(moved(frontend, before.as_ref(), after.as_ref()));
         if frontend.protocol == super::model::Protocol::Udp {
@@ -177,10 +185,10 @@ impl Program {
     }
 
     /// A batch that replaces the whole table, whatever is there.
-    pub fn full(&mut self, pod_cidrs: &[IpNet], service_cidrs: &[IpNet]) -> Batch {
+    pub fn full(&mut self, config: &Config) -> Batch {
         let mut batch = Batch::new(&self.table);
         batch.renew_table();
-        layout::create(&mut batch, pod_cidrs, service_cidrs);
+        layout::create(&mut batch, config);
         let mut pending = Pending::default();
         self.classes = (1..=COMMON_COUNT_MAX)
             .map(|count| Class { masquerade: Masquerade::OffCluster, count, outside: false, affinity_s: None })

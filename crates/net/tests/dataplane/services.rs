@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
 
 use meta::ObjectKey;
+use net::conntrack::Conntrack;
+use net::nft::Family;
 use net::proxy::{self, Endpoint, Plans, Protocol, Service, ServicePort, Slice, SlicePort, plan};
 
 use crate::lab::{Namespace, Node, greeting, round_trip, udp_name};
@@ -347,4 +349,27 @@ fn the_kernel_holds_what_nft_says_it_should() {
     ] {
         assert!(chains.contains(line), "{line} is not in\n{chains}");
     }
+}
+
+#[test]
+fn the_resolvers_questions_are_not_tracked_but_its_connections_are() {
+    let (mut node, _outside) = Node::alone();
+    let (client, _) = node.pod("client");
+    // Some service has to be there for the table to be.
+    web(&mut node, &[]);
+    node.namespace.serve_udp("10.43.0.10:53", "resolver");
+    node.namespace.serve("10.43.0.10:53", "resolver");
+    let tracked = |node: &Node, protocol: i32| {
+        let entries = node.namespace.run(|| Conntrack::open().unwrap().entries(Family::V4).unwrap());
+        entries.iter().filter(|entry| i32::from(entry.original.protocol) == protocol).count()
+    };
+    for asking in [&client, &node.namespace] {
+        assert_eq!(udp_name(&asking.udp("10.43.0.10:53")).unwrap(), "resolver");
+    }
+    assert_eq!(tracked(&node, libc::IPPROTO_UDP), 0);
+    assert_eq!(client.ask_name("10.43.0.10:53"), "resolver");
+    assert_eq!(tracked(&node, libc::IPPROTO_TCP), 1);
+    node.namespace.serve_udp("192.0.2.1:53", "other");
+    assert_eq!(udp_name(&client.udp("192.0.2.1:53")).unwrap(), "other");
+    assert_eq!(tracked(&node, libc::IPPROTO_UDP), 1, "other addresses are as they were");
 }
