@@ -24,7 +24,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::forward::Forwarder;
-use crate::server::{self, Resolver, Sockets};
+use crate::resolver::Resolver;
+use crate::server::{self, Sockets};
 use crate::wire::{Entry, Order, Settings, Word, hear, say};
 use crate::zone::Zone;
 

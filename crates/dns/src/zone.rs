@@ -145,6 +145,11 @@ impl Zone {
         }
     }
 
+    /// Another number with every change.
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
     /// How many objects it holds.
     pub fn len(&self) -> usize {
         self.namespaces.len() + self.services.len() + self.slice_owners.len()

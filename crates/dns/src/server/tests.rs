@@ -1,20 +1,25 @@
 //! Questions over real sockets on loopback.
 
-use hickory_proto::op::{Message, Query};
-use hickory_proto::rr::RData;
+use std::sync::Arc;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use hickory_resolver::config::NameServerConfig;
 use meta::ObjectKey;
+use parking_lot::RwLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::forward::Forwarder;
 use crate::view::{Endpoint, Meaning, Port, Service, Slice};
+use crate::zone::Zone;
 
-fn name(text: &str) -> Name {
+pub fn name(text: &str) -> Name {
     Name::from_ascii(text).unwrap()
 }
 
-fn zone(domain: &str) -> Arc<RwLock<Zone>> {
+pub fn zone(domain: &str) -> Arc<RwLock<Zone>> {
     let mut zone = Zone::new(&name(domain), vec![]);
     zone.set_namespace("default", true);
     let mut service = |name: &str, meaning| {
@@ -31,7 +36,7 @@ fn zone(domain: &str) -> Arc<RwLock<Zone>> {
     Arc::new(RwLock::new(zone))
 }
 
-fn start(domain: &str, forwarder: Forwarder) -> (Server<Resolver>, SocketAddr) {
+fn start(domain: &str, forwarder: Forwarder) -> (Serving, SocketAddr) {
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = sockets.address().unwrap();
     (serve(Resolver::new(zone(domain), forwarder), vec![sockets]), address)
@@ -42,7 +47,7 @@ pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work).await.expect("it does not happen")
 }
 
-fn nobody() -> Forwarder {
+pub fn nobody() -> Forwarder {
     Forwarder::new(b"", &[])
 }
 
@@ -92,7 +97,7 @@ async fn answers_over_udp_and_tcp_with_authority() {
     assert!(matches!(missing.authorities[0].data, RData::SOA(_)));
     let no_data = udp(address, &question("web.default.svc.cluster.local.", RecordType::AAAA)).await;
     assert_eq!((show(&no_data), no_data.authorities.len()), ("No Error ".into(), 1));
-    server.shutdown_gracefully().await.unwrap();
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -109,7 +114,7 @@ async fn a_large_answer_is_cut_over_udp_and_whole_over_tcp() {
     let whole = udp(address, &wide).await;
     assert_eq!(whole.answers.len(), 100);
     assert_eq!(whole.edns.unwrap().max_payload(), 4096);
-    server.shutdown_gracefully().await.unwrap();
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -128,8 +133,8 @@ async fn other_names_are_asked_upstream_and_aliases_followed() {
     let missing = udp(address, &question("nope.default.svc.example.com.", RecordType::A)).await;
     assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(missing.authorities.len(), 1);
-    server.shutdown_gracefully().await.unwrap();
-    upstream.shutdown_gracefully().await.unwrap();
+    server.shutdown().await.unwrap();
+    upstream.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -158,7 +163,7 @@ async fn without_upstream_and_with_nonsense_the_answer_is_quick() {
     }
     let answer = udp(address, &question("web.default.svc.cluster.local.", RecordType::A)).await;
     assert_eq!(show(&answer), "No Error 10.43.0.7");
-    server.shutdown_gracefully().await.unwrap();
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -170,5 +175,5 @@ async fn answers_begin_with_a_different_address_each_time() {
         firsts.insert(answer.answers[0].data.to_string());
     }
     assert!(firsts.len() > 1);
-    server.shutdown_gracefully().await.unwrap();
+    server.shutdown().await.unwrap();
 }
