@@ -11,6 +11,7 @@
 //!                                                     └─► object("v1")             ─► a tree, not kept
 //! ```
 
+mod alike;
 pub mod fields;
 pub mod form;
 pub mod header;

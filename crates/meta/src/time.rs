@@ -1,15 +1,44 @@
 //! Timestamps in the two forms of the API: whole seconds (`Time`) and microseconds (`MicroTime`), always UTC.
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 
 /// `2026-11-21T10:58:00Z`, as `metadata.creationTimestamp` and most times are written.
 pub fn rfc3339(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    let mut text = seconds(Offset::UTC.to_datetime(at));
+    text.push('Z');
+    text
 }
 
 /// `2026-11-21T10:58:00.123456Z`, as lease and event times are written.
 pub fn rfc3339_micro(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+    let at = Offset::UTC.to_datetime(at);
+    let mut text = seconds(at);
+    text.push('.');
+    push_digits(&mut text, at.subsec_nanosecond().unsigned_abs() / 1000, 6);
+    text.push('Z');
+    text
+}
+
+/// Up to the seconds. Every object shows a time or two, so this is written out rather than interpreted.
+fn seconds(at: DateTime) -> String {
+    let mut text = String::with_capacity("2026-11-21T10:58:00.123456Z".len());
+    if at.year() < 0 {
+        text.push('-');
+    }
+    push_digits(&mut text, u32::from(at.year().unsigned_abs()), 4);
+    for (before, part) in [('-', at.month()), ('-', at.day()), ('T', at.hour()), (':', at.minute()), (':', at.second())]
+    {
+        text.push(before);
+        push_digits(&mut text, u32::from(part.unsigned_abs()), 2);
+    }
+    text
+}
+
+fn push_digits(text: &mut String, number: u32, count: u32) {
+    let digits = (0..count).rev().map(|place| number / 10_u32.pow(place) % 10);
+    text.extend(digits.filter_map(|digit| char::from_digit(digit, 10)));
 }
 
 /// Reads either form, and any other offset.
@@ -65,6 +94,17 @@ mod tests {
             (70_000_000, "2y80d"),
         ] {
             assert_eq!(human_age(now - std::time::Duration::from_secs(seconds), now), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn all_times_are_written_as_the_format_says() {
+        let ends = [Timestamp::MIN, Timestamp::MAX].map(Timestamp::as_nanosecond);
+        for nanos in ends.into_iter().chain([-1, 0, 1, -62_135_596_800_000_000_001, -999_000, 951_827_696_789_012_345])
+        {
+            let at = Timestamp::from_nanosecond(nanos).unwrap();
+            assert_eq!(rfc3339(at), at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            assert_eq!(rfc3339_micro(at), at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
         }
     }
 

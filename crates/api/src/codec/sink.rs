@@ -1,5 +1,7 @@
 //! Where a walk over an object's bytes puts what it finds: JSON text, or a tree.
 
+use std::io::Write;
+
 use serde_json::{Map, Value};
 
 /// Takes an object piece by piece, in order. A map's entries are a key and then a value.
@@ -75,7 +77,8 @@ impl Sink for JsonText {
 
     fn int(&mut self, number: i64) {
         self.separate();
-        self.out.extend_from_slice(number.to_string().as_bytes());
+        // writing into a vector cannot fail
+        let _ = write!(self.out, "{number}");
     }
 
     fn double(&mut self, number: f64) {
@@ -100,43 +103,54 @@ impl Sink for JsonText {
     }
 }
 
+/// Bytes that need a look before they stand in a string: those that are escaped, and the first of a line separator's three.
+const NOT_PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = byte < 0x20 || byte == 0xe2 || matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&');
+        byte += 1;
+    }
+    table
+};
+
 /// Go's string escapes.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut plain_from = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        let separator = *byte == 0xe2 && matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9]));
-        if !separator && *byte >= 0x20 && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&') {
-            continue;
-        }
-        if at < plain_from {
-            continue;
-        }
-        out.extend_from_slice(&bytes[plain_from..at]);
-        plain_from = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            0xe2 => {
-                out.extend_from_slice(if bytes[at + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
-                plain_from = at + 3;
-            }
-            _ => {
-                out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(byte >> 4)]);
-                out.push(HEX[usize::from(byte & 15)]);
-            }
-        }
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| NOT_PLAIN[usize::from(*byte)]) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at..];
+        let taken = escape(out, rest);
+        rest = &rest[taken..];
     }
-    out.extend_from_slice(&bytes[plain_from..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+/// Writes what stands at the beginning, which is not plain; how many bytes of it that were.
+fn escape(out: &mut Vec<u8>, text: &[u8]) -> usize {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match text {
+        [b'"', ..] => out.extend_from_slice(b"\\\""),
+        [b'\\', ..] => out.extend_from_slice(b"\\\\"),
+        [b'\n', ..] => out.extend_from_slice(b"\\n"),
+        [b'\r', ..] => out.extend_from_slice(b"\\r"),
+        [b'\t', ..] => out.extend_from_slice(b"\\t"),
+        [0x08, ..] => out.extend_from_slice(b"\\b"),
+        [0x0c, ..] => out.extend_from_slice(b"\\f"),
+        [0xe2, 0x80, last @ (0xa8 | 0xa9), ..] => {
+            out.extend_from_slice(if *last == 0xa8 { b"\\u2028" } else { b"\\u2029" });
+            return 3;
+        }
+        [byte @ 0xe2, ..] => out.push(*byte),
+        [byte, ..] => {
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        [] => return 0,
+    }
+    1
 }
 
 /// Go's form of floating point numbers: exponents only for the very large and very small.
@@ -157,6 +171,10 @@ pub fn write_double(out: &mut Vec<u8>, number: f64) {
 
 /// Copies JSON text without its white space, with Go's escapes.
 fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
+    // What was written by an encoder has nothing to change, as a rule.
+    if !json.iter().any(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | b'<' | b'>' | b'&')) {
+        return out.extend_from_slice(json);
+    }
     let (mut in_string, mut escaped) = (false, false);
     for byte in json {
         match byte {

@@ -61,6 +61,21 @@ fn same(got: &[u8], wanted: &[u8]) -> Result<(), String> {
 }
 
 #[test]
+fn strings_are_escaped_as_go_does() {
+    for (text, written) in [
+        ("plain, /path and ünïcode \u{2027}\u{202a}â", "plain, /path and ünïcode \u{2027}\u{202a}â"),
+        ("<a href=\"x\">&</a>", r#"\u003ca href=\"x\"\u003e\u0026\u003c/a\u003e"#),
+        ("\\ \n\r\t\u{8}\u{c}\u{1f}\u{0}", r"\\ \n\r\t\b\f\u001f\u0000"),
+        ("a\u{2028}\u{2029}b", r"a\u2028\u2029b"),
+        ("", ""),
+    ] {
+        let mut out = Vec::new();
+        super::sink::write_string(&mut out, text);
+        assert_eq!(String::from_utf8(out).unwrap(), format!("\"{written}\""));
+    }
+}
+
+#[test]
 fn protobuf_becomes_upstreams_json_for_every_kind() {
     check("transcode", |fixture, schema| {
         let text = serve_json(schema, &fixture.proto, "").map_err(|error| error.to_string())?;

@@ -36,7 +36,7 @@ impl Registry {
             if generated {
                 new.set_meta("name", metadata::generate_name(object.generate_name()));
             }
-            match self.create_once(&review, new.clone()).await? {
+            match self.create_once(&review, &mut new).await? {
                 Written::Done(outcome) => return Ok(outcome),
                 Written::Lost if attempt == ATTEMPTS_MAX => return Err(taken(target, &new, generated)),
                 Written::Lost if generated => {}
@@ -46,30 +46,30 @@ impl Registry {
         Err(Status::internal("the attempts are counted"))
     }
 
-    async fn create_once(&self, review: &Review<'_>, mut new: Object) -> Result<Written<Outcome>, Status> {
+    async fn create_once(&self, review: &Review<'_>, new: &mut Object) -> Result<Written<Outcome>, Status> {
         let Review { cx, target, row, .. } = *review;
         let request = self.request(cx, target);
-        metadata::fill_new(&mut new, self.clock.now());
-        row.strategy.before_create(&request, &mut new);
+        metadata::fill_new(new, self.clock.now());
+        row.strategy.before_create(&request, new);
         let generation = if row.strategy.has_generation() { Value::from(1) } else { Value::Null };
         new.set_meta("generation", generation);
-        let mut errors = validation::of_new(row, &new);
-        errors.extend(row.strategy.validate_create(&new));
-        refuse_invalid(row, &new, &errors)?;
-        self.admission.validate(self, review, Some(&new)).await?;
-        Self::warn(cx, row, &new, None);
+        let mut errors = validation::of_new(row, new);
+        errors.extend(row.strategy.validate_create(new));
+        refuse_invalid(row, new, &errors)?;
+        self.admission.validate(self, review, Some(new)).await?;
+        Self::warn(cx, row, new, None);
         let key = new.key();
         let allocation = self.allocation();
-        row.strategy.allocate(&allocation, Some(&mut new), None).await?;
+        row.strategy.allocate(&allocation, Some(&mut *new), None).await?;
         if cx.options.dry_run {
             if self.cache_of(target, "create")?.get(&key).is_some() {
-                return Err(taken(target, &new, false));
+                return Err(taken(target, new, false));
             }
-            let shown = self.as_requested(target, new)?;
+            let shown = self.as_requested(target, std::mem::take(new))?;
             return Ok(Written::Done(Outcome::made(shown).as_created()));
         }
         let write = Write { row, key: &key, expect: 0, along: self.along(&allocation)? };
-        Ok(match self.put(write, &mut new).await? {
+        Ok(match self.put(write, new).await? {
             Written::Done(stored) => {
                 allocation.keep();
                 Written::Done(Outcome::Object { answer: Answer::Stored(stored), created: true })

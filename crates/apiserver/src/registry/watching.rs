@@ -1,13 +1,14 @@
 //! Watch: the present or the recent past first, then every change, with bookmarks in between.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use meta::Status;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::freshness;
 use super::{Event, Events, Registry, Target};
@@ -71,7 +72,10 @@ struct Watching {
     cache: Arc<WatchCache>,
     /// Changes up to here were delivered or are not asked for.
     seen: u64,
-    bookmark_at: Option<Instant>,
+    /// Whether the timer is for a bookmark; else it is for the end.
+    bookmark_is_next: bool,
+    /// One for the whole watch: an event costs no timer.
+    timer: Pin<Box<Sleep>>,
     end: Instant,
 }
 
@@ -94,8 +98,10 @@ impl Watching {
         if ends_initial && cx.options.allow_watch_bookmarks {
             ready.push_back(Event::Bookmark { revision, initial_events_end: true });
         }
+        let end = now + duration;
+        let timer = Box::pin(tokio::time::sleep_until(end));
         let mut watching =
-            Watching { ready, live, selection, cache, seen: revision, bookmark_at: None, end: now + duration };
+            Watching { ready, live, selection, cache, seen: revision, bookmark_is_next: false, timer, end };
         if cx.options.allow_watch_bookmarks {
             watching.schedule_bookmark(now);
         }
@@ -115,13 +121,22 @@ impl Watching {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            let bookmark_at = self.bookmark_at.unwrap_or(self.end);
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(self.end) => return None,
                 // Closed when this watcher was too slow or the cache was loaded anew.
-                change = self.live.recv() => self.take(&*change?),
-                () = tokio::time::sleep_until(bookmark_at) => self.bookmark(),
+                change = self.live.recv() => {
+                    let change = change?;
+                    if Instant::now() >= self.end {
+                        return None;
+                    }
+                    self.take(&change);
+                }
+                () = self.timer.as_mut() => {
+                    if !self.bookmark_is_next {
+                        return None;
+                    }
+                    self.bookmark();
+                }
             }
         }
     }
@@ -150,10 +165,12 @@ impl Watching {
 
     fn schedule_bookmark(&mut self, now: Instant) {
         let last = self.end.checked_sub(BOOKMARK_BEFORE_END).unwrap_or(now);
-        self.bookmark_at = match now + BOOKMARK_INTERVAL {
+        let bookmark_at = match now + BOOKMARK_INTERVAL {
             next if next < last => Some(next),
             _ if now < last => Some(last),
             _ => None,
         };
+        self.bookmark_is_next = bookmark_at.is_some();
+        self.timer.as_mut().reset(bookmark_at.unwrap_or(self.end));
     }
 }

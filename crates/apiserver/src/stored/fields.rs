@@ -3,12 +3,15 @@
 //! A kind's strategy says which; the few kinds that have selectable fields and no strategy yet are listed here. Beside these,
 //! every kind has `metadata.name` and `metadata.namespace`, which the key knows.
 
+use std::sync::Arc;
+
 use api::Kind;
 use meta::{FieldSelector, GroupResource, Object, Status};
-use smallvec::SmallVec;
 
-/// Selectable fields and their values.
-pub type Fields = SmallVec<[(&'static str, Box<str>); 2]>;
+/// A selectable field and its value.
+pub type Field = (&'static str, Box<str>);
+/// All of an object.
+pub type Fields = Arc<[Field]>;
 
 /// A field, where its value is, and whether it is a number (0 when absent) or text.
 type Row = (&'static str, &'static [&'static str], bool);
@@ -32,7 +35,7 @@ fn rows(resource: &GroupResource) -> &'static [Row] {
 }
 
 /// Reads all selectable fields of an object in the storage version. Empty values are left out: absent reads as empty.
-pub fn read(kind: &Kind, object: &Object) -> Fields {
+pub fn read(kind: &Kind, object: &Object) -> Vec<Field> {
     let special = kind.strategy.selectable_fields(object).into_iter();
     let special = special.map(|(field, value)| (field, value.into_boxed_str()));
     let listed = rows(&kind.group_resource()).iter().map(|(field, path, number)| {
@@ -88,7 +91,6 @@ mod tests {
     use super::*;
     use meta::GroupVersionKind;
     use serde_json::json;
-    use std::sync::Arc;
 
     fn kind(group: &str, kind: &str) -> Arc<Kind> {
         api::builtin().by_gvk(&GroupVersionKind::new(group, "v1", kind)).unwrap().clone()

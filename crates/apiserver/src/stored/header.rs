@@ -2,25 +2,31 @@
 //! selectors read.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use api::Kind;
 use base::Timestamp;
 use meta::{FieldSelector, LabelSelector, Object, ObjectKey, OwnerReference};
-use smallvec::SmallVec;
 
-use super::fields;
+use super::alike::Alike;
+use super::fields::{self, Fields};
+
+/// A label's key and value.
+type Label = (Box<str>, Box<str>);
+
+static LABELS: LazyLock<Alike<Label>> = LazyLock::new(Alike::new);
+static FIELDS: LazyLock<Alike<fields::Field>> = LazyLock::new(Alike::new);
 
 /// Parsed once when an object enters the watch cache; shared by all revisions that only differ in number.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
     pub uid: Arc<str>,
-    pub labels: SmallVec<[(Arc<str>, Arc<str>); 2]>,
+    pub labels: Arc<[Label]>,
     pub owner_references: Vec<OwnerReference>,
     pub finalizers: Vec<String>,
     pub deletion_timestamp: Option<Timestamp>,
     /// Selectable field and value, besides name and namespace, which the key has.
-    pub fields: fields::Fields,
+    pub fields: Fields,
 }
 
 impl Header {
@@ -28,11 +34,11 @@ impl Header {
     pub fn of(kind: &Kind, object: &Object) -> Self {
         Header {
             uid: object.uid().into(),
-            labels: object.labels().map(|(key, value)| (key.into(), value.into())).collect(),
+            labels: LABELS.share(object.labels().map(|(key, value)| (key.into(), value.into())).collect()),
             owner_references: object.owner_references(),
             finalizers: object.finalizers().map(String::from).collect(),
             deletion_timestamp: object.deletion_timestamp(),
-            fields: fields::read(kind, object),
+            fields: FIELDS.share(fields::read(kind, object)),
         }
     }
 
