@@ -98,7 +98,7 @@ pub async fn run(config: Config) -> Result<Kubelet, StartError> {
     let machine = Machine::read();
     let allocatable = node::status::capacity(&machine, &config.data_dir, config.max_pods);
     let registering = node::registration::register(&client, &clock, &config, &machine, &allocatable);
-    let node_uid = phase::of("registration", registering).await;
+    let node = phase::of("registration", registering).await;
     let recorder = Recorder::new(client.clone(), clock.clone(), &tasks, "kubelet", &config.node_name);
     let services = Informer::<Service>::start(&client, &tasks, Watched::all_of::<Service>(), &[]);
     let agent = Arc::new(Agent {
@@ -124,8 +124,8 @@ pub async fn run(config: Config) -> Result<Kubelet, StartError> {
     });
     let port = server::start(agent.clone()).await?;
     let (set_ready, ready) = watch::channel(false);
-    agent.tasks.spawn("node-lease", node::lease::run(agent.clone(), node_uid));
-    agent.tasks.spawn("node-status", node::status::run(agent.clone(), port, set_ready));
+    agent.tasks.spawn("node-lease", node::lease::run(agent.clone(), node.metadata.uid.unwrap_or_default()));
+    agent.tasks.spawn("node-status", node::status::run(agent.clone(), port, node.status, set_ready));
     tell_starting(&agent);
     // Containers are told of the services there are: none may start before those are known.
     phase::of("services known", services.synced()).await;

@@ -190,10 +190,10 @@ impl Pods {
         self.workers.lock().get(uid).map(|handle| handle.waker.clone())
     }
 
-    /// Stops and removes what the runtime and the disk have of pods that are not known any more.
+    /// Has removed what the runtime and the disk have of pods that are not known any more. Each has a task of its own: the last
+    /// words of an unknown pod may take its whole grace period, and nobody waits for them.
     async fn remove_orphans(&self, known: &[String]) {
-        let agent = &self.agent;
-        let sandboxes = match agent.cri.list_pod_sandbox(ListPodSandboxRequest::default()).await {
+        let sandboxes = match self.agent.cri.list_pod_sandbox(ListPodSandboxRequest::default()).await {
             Ok(answer) => answer.items,
             Err(error) => return tracing::warn!(%error, "cannot look for pods that were left behind"),
         };
@@ -204,9 +204,12 @@ impl Pods {
         orphans.dedup();
         for uid in orphans {
             tracing::info!(uid, "removing what is left of a pod that is gone");
-            if let Err(error) = self.remove_orphan(&uid).await {
-                tracing::warn!(uid, error, "what is left of a pod cannot be removed");
-            }
+            let pods = self.clone();
+            self.agent.tasks.spawn("orphan", async move {
+                if let Err(error) = pods.remove_orphan(&uid).await {
+                    tracing::warn!(uid, error, "what is left of a pod cannot be removed; the next start tries again");
+                }
+            });
         }
     }
 

@@ -14,18 +14,18 @@ use crate::config::Config;
 
 const RETRY: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(100), Duration::from_secs(7));
 
-/// Registers the node, trying for as long as it takes. Returns the node's uid.
+/// Registers the node, trying for as long as it takes. Returns it as the API has it.
 pub async fn register(
     client: &Client,
     clock: &Clock,
     config: &Config,
     machine: &Machine,
     capacity: &BTreeMap<String, Quantity>,
-) -> String {
+) -> Node {
     let mut backoff = Backoff::new(RETRY);
     loop {
         match once(client, config, machine, capacity).await {
-            Ok(uid) => return uid,
+            Ok(node) => return node,
             Err(status) => {
                 tracing::warn!(error = %status, "the node is not registered yet, will retry");
                 clock.sleep(backoff.next(clock.instant())).await;
@@ -39,21 +39,20 @@ async fn once(
     config: &Config,
     machine: &Machine,
     capacity: &BTreeMap<String, Quantity>,
-) -> Result<String, Status> {
+) -> Result<Node, Status> {
     let nodes = GroupVersionResource::new("", "v1", "nodes");
     let key = ObjectKey::cluster(&config.node_name);
     if client.find::<Node>(&key).await?.is_none() {
         let made = client.create_object(&nodes, object(config, machine, capacity)).await;
         match made {
-            Ok(made) => return Ok(made.object()?.uid().to_string()),
+            Ok(made) => return made.typed(),
             Err(status) if status.is_already_exists() => {}
             Err(status) => return Err(status),
         }
     }
     // Labels of the node are its own business only as far as they say what it is.
     let patch = json!({"metadata": {"labels": labels(config, machine)}});
-    let node = client.patch_object(&nodes, &key, "", Patch::Merge(patch)).await?;
-    Ok(node.object()?.uid().to_string())
+    client.patch_object(&nodes, &key, "", Patch::Merge(patch)).await?.typed()
 }
 
 fn labels(config: &Config, machine: &Machine) -> Value {

@@ -1,7 +1,8 @@
 //! The node's status: written when it changed, and every five minutes in any case.
 //!
 //! A runtime that does not answer makes the node not ready only after a while: one that is being restarted takes no pod's place
-//! among a service's endpoints.
+//! among a service's endpoints. For the same reason an agent that takes over a ready node says nothing before it has found it
+//! ready, for as long: its pods ran on, and a node that turns takes all of them away from their services.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,9 +53,12 @@ pub fn capacity(machine: &Machine, data_dir: &std::path::Path, max_pods: u32) ->
     ])
 }
 
-/// Keeps the status true for ever; `ready` is told when the node first is, and whenever it turns.
-pub async fn run(agent: Arc<Agent>, port: u16, ready: watch::Sender<bool>) {
-    let (mut written, mut written_at): (Option<NodeStatus>, Option<Timestamp>) = (None, None);
+/// Keeps the status true for ever, beginning with the one that the API has; `ready` is told when the node first is, and whenever
+/// it turns.
+pub async fn run(agent: Arc<Agent>, port: u16, found: Option<NodeStatus>, ready: watch::Sender<bool>) {
+    let (begun, mut written_at): (Timestamp, Option<Timestamp>) = (agent.clock.now(), None);
+    let taken_over = found.as_ref().is_some_and(is_ready);
+    let mut written = found;
     let mut heard = Heard::default();
     let mut network = agent.config.network_ready.clone();
     loop {
@@ -65,7 +69,9 @@ pub async fn run(agent: Arc<Agent>, port: u16, ready: watch::Sender<bool>) {
         let is_ready = is_ready(&status);
         let due = written_at.is_none_or(|at| now >= at + WRITE_EVERY);
         let mut wait = if is_ready { LOOK_EVERY } else { LOOK_SOON };
-        if due || written.as_ref().map(without_heartbeats) != Some(without_heartbeats(&status)) {
+        if taken_over && written_at.is_none() && !is_ready && now < begun + SILENCE_MAX {
+            tracing::debug!(why = ?heard.not_ready, "this node was ready and is not yet again");
+        } else if due || written.as_ref().map(without_heartbeats) != Some(without_heartbeats(&status)) {
             match write(&agent, &status).await {
                 Ok(()) => {
                     if is_ready && !written.as_ref().is_some_and(self::is_ready) {
@@ -301,6 +307,45 @@ mod tests {
             heard.ask(&node.agent, begun + Duration::from_secs(second)).await;
             assert_eq!(!heard.not_ready.is_empty(), down, "after {second} s");
         }
+        node.tasks.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ready_node_that_is_taken_over_does_not_turn_while_its_runtime_starts() {
+        let node = FakeNode::start().await;
+        let conditions = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2025-12-31T00:00:00Z"}]);
+        let found = json!({"metadata": {"name": "node1"}, "status": {"conditions": conditions}});
+        node.api.put("nodes", found.clone());
+        let status: NodeStatus = serde_json::from_value(found["status"].clone()).unwrap();
+        node.runtime.go_down(true);
+        let ready = watch::Sender::new(false);
+        let told = ready.subscribe();
+        node.tasks.spawn("node-status", run(node.agent.clone(), 0, Some(status), ready));
+        let shown = || node.api.get("nodes", &ObjectKey::cluster("node1")).unwrap()["status"]["conditions"].clone();
+        node.agent.clock.sleep(Duration::from_secs(20)).await;
+        assert_eq!(shown(), conditions, "nothing is known against it");
+        node.runtime.go_down(false);
+        node.agent.clock.sleep(Duration::from_secs(1)).await;
+        let now = shown();
+        let now = now.as_array().unwrap().iter().find(|condition| condition["type"] == "Ready").unwrap();
+        assert_eq!((&now["status"], &now["lastTransitionTime"]), (&json!("True"), &json!("2025-12-31T00:00:00Z")));
+        assert!(*told.borrow());
+        node.tasks.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_come_back_turns_after_half_a_minute() {
+        let node = FakeNode::start().await;
+        let found =
+            json!({"metadata": {"name": "node1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        node.api.put("nodes", found.clone());
+        node.runtime.go_down(true);
+        let status = serde_json::from_value(found["status"].clone()).unwrap();
+        node.tasks.spawn("node-status", run(node.agent.clone(), 0, Some(status), watch::Sender::new(false)));
+        let turned = |found: Option<&Value>| found.is_some_and(|node| node.to_string().contains(RUNTIME_IS_DOWN));
+        let (limit, key) = (Duration::from_secs(60), ObjectKey::cluster("node1"));
+        tokio::time::timeout(limit, node.api.when("nodes", &key, turned)).await.expect("it turns");
+        assert_eq!(node.seconds(), 30);
         node.tasks.shutdown().await;
     }
 }

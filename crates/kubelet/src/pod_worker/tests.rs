@@ -223,16 +223,26 @@ async fn readiness_turns_with_its_probe() {
 async fn an_agent_that_restarts_carries_on_and_cleans_up() {
     let node = FakeNode::start().await;
     node.create_pod("stays", json!({"containers": [{"name": "a", "image": "forever:1"}]}));
-    node.create_pod("goes", json!({"containers": [{"name": "b", "image": "forever:1"}]}));
+    node.runtime.image("deaf", Program { ignores_term: true, ..Program::default() });
+    node.create_pod("goes", json!({"containers": [{"name": "b", "image": "deaf:1"}]}));
     node.pod_when("stays", ready).await;
     node.pod_when("goes", ready).await;
     node.runtime.take_log();
     node.tasks.shutdown().await;
     node.api.remove("pods", &ObjectKey::new("n", "goes"));
+    let begun = node.seconds();
     let node = node.restart().await;
     let pod = node.pod_when("stays", ready).await;
     assert_eq!(restarts(&pod), 0);
-    assert_eq!(node.runtime.take_log(), ["term b 30", "end b 143", "sandbox stopped"]);
+    node.create_pod("comes", json!({"containers": [{"name": "c", "image": "forever:1"}]}));
+    node.pod_when("comes", ready).await;
+    assert_eq!(node.seconds(), begun, "nobody waits for what is left of others");
+    node.api.delete_pod("comes", 0);
+    node.gone("comes").await;
+    node.agent.clock.sleep(seconds(31)).await;
+    let log = node.runtime.take_log();
+    let of_orphan: Vec<&str> = log.iter().map(String::as_str).filter(|line| line.contains(" b ")).collect();
+    assert_eq!(of_orphan, ["term b 30", "end b 137"]);
     assert_eq!(node.runtime.counts(), (1, 1));
     node.api.delete_pod("stays", 5);
     node.gone("stays").await;
