@@ -32,6 +32,14 @@ kind: Service
 metadata: {name: pods}
 spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 "#;
+/// Is deleted in the moment of the kill and takes its time to end: nobody may have to wait for it afterwards.
+const STRAGGLER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: straggler}
+spec:
+  containers: [{name: app, image: "busybox:1.36", command: [sh, -c, "trap '' TERM; while true; do sleep 1; done"]}]
+"#;
 /// More writes than are done when the first hundred are acknowledged.
 const WRITES: usize = 3000;
 const KILLED_AFTER: usize = 100;
@@ -54,6 +62,8 @@ pub fn story(kube: &Kube) -> Result<()> {
         seen.until(30, |line| line == "ok").with_context(|| format!("the witness {name}"))?;
     }
     let before = containers(kube)?;
+    kube.apply(STRAGGLER)?;
+    kube.wait_ready("straggler", 60)?;
 
     let acknowledged = burst_and_kill(kube)?;
     // what answers now is the kernel alone; told if it did not. Without the program `nft` there is less to tell
@@ -68,6 +78,8 @@ pub fn story(kube: &Kube) -> Result<()> {
     kube.wait("node --all", "condition=Ready", 60)?;
     kube.wait("deployment/web", "condition=Available", 60)?;
     ensure!(containers(kube)? == before, "containers were started again");
+    kube.apply(&witness("newcomer", "true"))?;
+    kube.wait_ready("newcomer", 15).context("while the straggler ends")?;
     let mut complaints = String::new();
     for (name, _) in &witnesses {
         let log = kube.ok(&format!("logs {name} --timestamps"))?;
@@ -117,6 +129,7 @@ fn burst_and_kill(kube: &Kube) -> Result<BTreeSet<String>> {
     for _ in 0..KILLED_AFTER {
         acknowledged.insert(writer.line(60).context("the burst")?);
     }
+    kube.ok("delete pod straggler --force --grace-period=0 --wait=false")?;
     lab_node("crash 1")?;
     // until the writer notices: all that it was told before
     while let Ok(line) = writer.line(20) {
