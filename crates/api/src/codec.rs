@@ -53,7 +53,11 @@ pub fn view<T: DeserializeOwned>(media: Media, bytes: &[u8]) -> Result<T, Status
         Media::Json => serde_json::from_slice(bytes),
         Media::Protobuf => {
             let (envelope, schema) = open(bytes)?;
-            view::read(&schema, &envelope)
+            match view::read(&schema, &envelope) {
+                Ok(view) => return Ok(view),
+                // What cannot be read in one pass may still be an object; if it is none, the tree says why.
+                Err(_) => T::deserialize(read_proto(bytes)?.into_value()),
+            }
         }
     };
     read.map_err(|error| Status::bad_request(error.to_string()))

@@ -2,7 +2,6 @@
 
 use smallvec::SmallVec;
 
-use super::proto_read::Fill;
 use super::wire::{Payload, Reader, WireError, find};
 use crate::schema::{Field, Schema, Type};
 
@@ -27,10 +26,10 @@ pub enum Shown {
 }
 
 /// `kind` and `apiVersion`, which the envelope carries and not the message.
-pub fn type_meta<'f>(field: &Field, fill: Fill<'f>, depth: usize) -> Option<&'f str> {
+pub fn type_meta<'f>(field: &Field, api_version: &'f str, kind: &'f str, depth: usize) -> Option<&'f str> {
     let text = match field.json.as_ref() {
-        "kind" => fill.kind,
-        "apiVersion" => fill.api_version,
+        "kind" => kind,
+        "apiVersion" => api_version,
         _ => "",
     };
     (depth == 0 && !text.is_empty()).then_some(text)
@@ -96,7 +95,8 @@ pub fn entries<'a>(field: &Field, bytes: &'a [u8], span: Span) -> Result<SmallVe
     Ok(entries)
 }
 
-fn entry<'a>(field: &Field, bytes: &'a [u8]) -> Result<Entry<'a>, WireError> {
+/// One entry of a map.
+pub fn entry<'a>(field: &Field, bytes: &'a [u8]) -> Result<Entry<'a>, WireError> {
     let (mut key, mut value) = ("", None);
     let mut reader = Reader::new(bytes, 0);
     while let Some((number, payload)) = reader.field()? {

@@ -63,7 +63,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         let spans = spans(schema, bytes)?;
         for (field, span) in schema.fields.iter().zip(&spans) {
             if field.number == 0 {
-                if let Some(text) = type_meta(field, self.fill, depth) {
+                if let Some(text) = type_meta(field, self.fill.api_version, self.fill.kind, depth) {
                     self.sink.key(&field.json);
                     self.sink.string(text);
                 }

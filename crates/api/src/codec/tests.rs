@@ -165,6 +165,28 @@ fn a_typed_view_of_protobuf_is_that_of_json() {
 }
 
 #[test]
+fn a_view_of_a_message_with_scattered_fields_is_what_the_tree_is() {
+    use crate::typed::Typed;
+    use k8s_openapi::api::core::v1::Service;
+    let service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "a", "labels": {"x": "1"}},
+        "spec": {"clusterIP": "10.43.0.7", "type": "ClusterIP", "ports": [{"port": 80}]}});
+    let service = Object::from_value(service).unwrap();
+    let schema = schema_for(&service.gvk().unwrap()).unwrap();
+    let raw = proto_message(&schema, &service).unwrap();
+    // Messages put one after the other are one message: what stands twice is a longer list, or counts where it stands last.
+    let twice = envelope::write("v1", "Service", &[&raw[..], &raw[..]].concat());
+    let spec = wire::find(&raw, 2).unwrap().unwrap().bytes();
+    let mut longer = Vec::new();
+    wire::put_bytes(&mut longer, 2, &[spec, spec].concat());
+    let scattered = envelope::write("v1", "Service", &longer);
+    for (bytes, ports) in [(&twice, 1), (&scattered, 2)] {
+        let view = Service::decode(Media::Protobuf, bytes).unwrap();
+        assert_eq!(view, Service::from_object(read_proto(bytes).unwrap()).unwrap());
+        assert_eq!(view.spec.unwrap().ports.unwrap().len(), ports);
+    }
+}
+
+#[test]
 fn a_view_takes_what_it_names_and_skips_the_rest() {
     #[derive(Debug, PartialEq, serde::Deserialize)]
     enum Policy {

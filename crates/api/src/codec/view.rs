@@ -1,17 +1,19 @@
 //! Views straight from protobuf: a serde deserializer over a message and its schema, without a tree or text in between.
 //!
-//! It gives a view what [`super::serve_json`] would write, except that a field that JSON would show as null is left out. A field that
-//! the view does not ask for is stepped over unread, so that a view of few fields costs little. The rare types whose JSON is no
-//! map of their fields, and packed numbers, go through a small tree of their own.
+//! Fields come in the order of the wire, in one pass; what the view does not ask for is stepped over unread, so that a view of few
+//! fields costs little. A view is given what [`super::serve_json`] would write, less what that would show as null and less zero
+//! values that are not on the wire. The rare types whose JSON is no map of their fields, and packed numbers, go through a
+//! small tree of their own. A message in which a field is scattered, as nobody writes it, is an error here: the caller
+//! then takes the way through the tree.
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::Envelope;
 use super::proto_fields::{self, DEPTH_MAX, Shown, Span};
-use super::proto_read::{self, Fill};
+use super::proto_read;
 use super::sink::Tree;
 use super::wire::{self, Payload, Reader, WireError};
 use crate::schema::{Field, Form, Schema, Type};
@@ -21,8 +23,7 @@ type Error = serde_json::Error;
 
 /// Reads the message of an envelope as a view of the schema's type.
 pub fn read<T: DeserializeOwned>(schema: &Schema, envelope: &Envelope<'_>) -> Result<T, Error> {
-    let fill = Fill { api_version: envelope.api_version, kind: envelope.kind, resource_version: None };
-    T::deserialize(Node::Message { schema, bytes: envelope.raw, fill, depth: 0 })
+    T::deserialize(Node::Whole(schema, envelope))
 }
 
 fn malformed(error: WireError) -> Error {
@@ -31,14 +32,9 @@ fn malformed(error: WireError) -> Error {
 
 /// Something that a view can be made of.
 enum Node<'a> {
+    Whole(&'a Schema, &'a Envelope<'a>),
     /// From the envelope.
     Text(&'a str),
-    Message {
-        schema: &'a Schema,
-        bytes: &'a [u8],
-        fill: Fill<'a>,
-        depth: usize,
-    },
     List(Repeated<'a>),
     Map(Repeated<'a>),
     /// No payload stands for the zero value.
@@ -50,77 +46,126 @@ enum Node<'a> {
     },
 }
 
-/// A field that may stand in its message many times.
+/// A field that stands in its message many times.
 #[derive(Clone, Copy)]
 struct Repeated<'a> {
     field: &'a Field,
     inner: &'a Type,
+    /// All that is between its first and its last place.
     bytes: &'a [u8],
-    span: Span,
     depth: usize,
 }
 
-/// The fields of a message that it has something to say about, in the schema's order.
+/// The fields of a message that it has something to say about.
 struct Members<'a> {
-    found: smallvec::IntoIter<[(&'a str, Node<'a>); 16]>,
+    /// `kind` and `apiVersion`, of a whole object.
+    of_envelope: SmallVec<[(&'a str, &'a str); 2]>,
+    /// The message, and on top of it the inlined ones that are being read.
+    open: SmallVec<[Message<'a>; 2]>,
     value: Option<Node<'a>>,
 }
 
-impl<'a> Members<'a> {
-    fn of(schema: &'a Schema, bytes: &'a [u8], fill: Fill<'a>, depth: usize) -> Result<Self, WireError> {
-        let mut found = SmallVec::new();
-        collect(schema, bytes, fill, depth, &mut found)?;
-        Ok(Members { found: found.into_iter(), value: None })
+/// A message that is being read.
+struct Message<'a> {
+    schema: &'a Schema,
+    bytes: &'a [u8],
+    reader: Reader<'a>,
+    /// Which of the schema's fields have been met, a bit each.
+    met: u128,
+    depth: usize,
+}
+
+/// A field that a message has something to say about.
+struct Met<'a> {
+    field: &'a Field,
+    /// The last one, which is the one that counts.
+    payload: Payload<'a>,
+    /// All that is between its first place and its last.
+    bytes: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    fn new(schema: &'a Schema, bytes: &'a [u8], depth: usize) -> Result<Self, WireError> {
+        if depth > DEPTH_MAX {
+            return Err(WireError::TooDeep(DEPTH_MAX));
+        }
+        Ok(Message { schema, bytes, reader: Reader::new(bytes, 0), met: 0, depth })
+    }
+
+    /// The next field of the schema.
+    fn next(&mut self) -> Result<Option<Met<'a>>, WireError> {
+        loop {
+            let first = self.reader.at();
+            let Some((number, mut payload)) = self.reader.field()? else { return Ok(None) };
+            let Some(index) = self.schema.index_of_number(number) else { continue };
+            let field = &self.schema.fields[index];
+            let bit = u32::try_from(index).ok().and_then(|index| 1_u128.checked_shl(index)).unwrap_or(self.met);
+            if self.met & bit != 0 || bit == 0 {
+                return Err(WireError::Scattered(field.json.to_string()));
+            }
+            self.met |= bit;
+            loop {
+                let end = self.reader.at();
+                match self.reader.field()? {
+                    Some((next, more)) if next == number => payload = more,
+                    _ => {
+                        self.reader = Reader::new(self.bytes, end);
+                        return Ok(Some(Met { field, payload, bytes: &self.bytes[first..end] }));
+                    }
+                }
+            }
+        }
     }
 }
 
-fn collect<'a>(
-    schema: &'a Schema,
-    bytes: &'a [u8],
-    fill: Fill<'a>,
-    depth: usize,
-    found: &mut SmallVec<[(&'a str, Node<'a>); 16]>,
-) -> Result<(), WireError> {
-    if depth > DEPTH_MAX {
-        return Err(WireError::TooDeep(DEPTH_MAX));
+impl<'a> Members<'a> {
+    fn of(schema: &'a Schema, bytes: &'a [u8], depth: usize) -> Result<Self, WireError> {
+        let open = smallvec![Message::new(schema, bytes, depth)?];
+        Ok(Members { of_envelope: SmallVec::new(), open, value: None })
     }
-    let spans = proto_fields::spans(schema, bytes)?;
-    for (field, span) in schema.fields.iter().zip(&spans) {
-        let name = &*field.json;
-        if field.number == 0 {
-            found.extend(proto_fields::type_meta(field, fill, depth).map(|text| (name, Node::Text(text))));
-            continue;
+
+    fn of_whole(schema: &'a Schema, envelope: &'a Envelope<'a>) -> Result<Self, WireError> {
+        let mut members = Self::of(schema, envelope.raw, 0)?;
+        for field in schema.fields.iter().filter(|field| field.number == 0) {
+            let text = proto_fields::type_meta(field, envelope.api_version, envelope.kind, 0);
+            members.of_envelope.extend(text.map(|text| (&*field.json, text)));
         }
-        if let Type::List(inner) | Type::Map(inner) = &field.ty {
-            if let Some(span) = *span {
-                let repeated = Repeated { field, inner, bytes, span, depth };
-                let is_list = matches!(field.ty, Type::List(_));
-                found.push((name, if is_list { Node::List(repeated) } else { Node::Map(repeated) }));
-            }
-            continue;
-        }
-        let payload = match span {
-            Some(span) => proto_fields::last(field, bytes, *span)?,
-            None => None,
-        };
-        if let (true, Type::Struct(inner)) = (field.inline, &field.ty) {
-            if payload.is_some() || !field.pointer {
-                collect(inner, payload.map_or(&[], Payload::bytes), fill, depth + 1, found)?;
-            }
-            continue;
-        }
-        if let Shown::Value = proto_fields::shown(field, payload) {
-            found.push((name, Node::Single { field, ty: &field.ty, payload, depth }));
-        }
+        Ok(members)
     }
-    Ok(())
+
+    fn next(&mut self) -> Result<Option<(&'a str, Node<'a>)>, WireError> {
+        if let Some((name, text)) = self.of_envelope.pop() {
+            return Ok(Some((name, Node::Text(text))));
+        }
+        while let Some(message) = self.open.last_mut() {
+            let depth = message.depth;
+            let Some(Met { field, payload, bytes }) = message.next()? else {
+                self.open.pop();
+                continue;
+            };
+            let node = match &field.ty {
+                Type::List(inner) => Node::List(Repeated { field, inner, bytes, depth }),
+                Type::Map(inner) => Node::Map(Repeated { field, inner, bytes, depth }),
+                Type::Struct(inner) if field.inline => {
+                    self.open.push(Message::new(inner, payload.bytes(), depth + 1)?);
+                    continue;
+                }
+                ty => match proto_fields::shown(field, Some(payload)) {
+                    Shown::Value => Node::Single { field, ty, payload: Some(payload), depth },
+                    Shown::Nothing | Shown::Null => continue,
+                },
+            };
+            return Ok(Some((&field.json, node)));
+        }
+        Ok(None)
+    }
 }
 
 impl<'a> MapAccess<'a> for Members<'a> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some((name, node)) = self.found.next() else { return Ok(None) };
+        let Some((name, node)) = self.next().map_err(malformed)? else { return Ok(None) };
         self.value = Some(node);
         seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
     }
@@ -141,20 +186,16 @@ impl<'a> SeqAccess<'a> for Elements<'a> {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
+        let Some((_, payload)) = self.reader.field().map_err(malformed)? else { return Ok(None) };
         let Repeated { field, inner, depth, .. } = self.list;
-        while let Some((number, payload)) = self.reader.field().map_err(malformed)? {
-            if number == field.number {
-                return seed.deserialize(Node::Single { field, ty: inner, payload: Some(payload), depth }).map(Some);
-            }
-        }
-        Ok(None)
+        seed.deserialize(Node::Single { field, ty: inner, payload: Some(payload), depth }).map(Some)
     }
 }
 
-/// The entries of a map.
+/// The entries of a map. Of two of one key the later counts, as it does for those who are given both.
 struct Entries<'a> {
     map: Repeated<'a>,
-    rest: smallvec::IntoIter<[proto_fields::Entry<'a>; 16]>,
+    reader: Reader<'a>,
     value: Option<Payload<'a>>,
 }
 
@@ -162,7 +203,8 @@ impl<'a> MapAccess<'a> for Entries<'a> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some((key, value)) = self.rest.next() else { return Ok(None) };
+        let Some((_, payload)) = self.reader.field().map_err(malformed)? else { return Ok(None) };
+        let (key, value) = proto_fields::entry(self.map.field, payload.bytes()).map_err(malformed)?;
         self.value = value;
         seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some)
     }
@@ -197,21 +239,14 @@ impl<'a> Deserializer<'a> for Node<'a> {
 
     fn deserialize_any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
+            Node::Whole(schema, envelope) => visitor.visit_map(Members::of_whole(schema, envelope).map_err(malformed)?),
             Node::Text(text) => visitor.visit_borrowed_str(text),
-            Node::Message { schema, bytes, fill, depth } => {
-                visitor.visit_map(Members::of(schema, bytes, fill, depth).map_err(malformed)?)
-            }
             Node::List(list) if proto_fields::is_packable(list.inner) => through_tree(visitor, |tree| {
-                proto_read::list(list.field, list.inner, list.bytes, list.span, list.depth, tree)
+                let span = Span { first: 0, end: list.bytes.len() };
+                proto_read::list(list.field, list.inner, list.bytes, span, list.depth, tree)
             }),
-            Node::List(list) => {
-                let bytes = list.bytes.get(..list.span.end).unwrap_or(list.bytes);
-                visitor.visit_seq(Elements { list, reader: Reader::new(bytes, list.span.first) })
-            }
-            Node::Map(map) => {
-                let entries = proto_fields::entries(map.field, map.bytes, map.span).map_err(malformed)?;
-                visitor.visit_map(Entries { map, rest: entries.into_iter(), value: None })
-            }
+            Node::List(list) => visitor.visit_seq(Elements { list, reader: Reader::new(list.bytes, 0) }),
+            Node::Map(map) => visitor.visit_map(Entries { map, reader: Reader::new(map.bytes, 0), value: None }),
             Node::Single { field, ty, payload, depth } => single(field, ty, payload, depth, visitor),
         }
     }
@@ -264,8 +299,7 @@ fn single<'a, V: Visitor<'a>>(
             visitor.visit_borrowed_str(proto_fields::text(field, bytes).map_err(malformed)?)
         }
         (Type::Struct(schema), None | Some(Payload::Bytes(_))) if schema.form == Form::Map => {
-            let members = Members::of(schema, bytes, Fill::default(), depth + 1);
-            visitor.visit_map(members.map_err(malformed)?)
+            visitor.visit_map(Members::of(schema, bytes, depth + 1).map_err(malformed)?)
         }
         (Type::RawExtension | Type::FieldsV1 | Type::Json, None | Some(Payload::Bytes(_))) => {
             match embedded(bytes).map_err(malformed)? {

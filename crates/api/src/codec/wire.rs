@@ -17,6 +17,8 @@ pub enum WireError {
     NotJson(String),
     #[error("proto: nested deeper than {0} messages")]
     TooDeep(usize),
+    #[error("proto: field {0} stands in several places")]
+    Scattered(String),
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NotEnvelope,
     #[error("encoding {0} cannot be written: {1} is not a {2}")]
