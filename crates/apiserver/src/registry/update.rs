@@ -6,6 +6,7 @@ use api::Kind;
 use bytes::Bytes;
 use client::door::PatchKind;
 use meta::{FieldError, FieldPath, Object, Status};
+use serde_json::Value;
 
 use super::commit::{Write, Written};
 use super::freshness;
@@ -115,11 +116,10 @@ impl Registry {
         revision: &Revision,
     ) -> Result<Step, Status> {
         let old = current.stored_object()?;
-        let shown = match revision {
-            Revision::Edit(_) => old.clone(),
-            _ => self.as_requested(target, old.clone())?,
+        let mut body = match revision {
+            Revision::Edit(_) => revision.apply(self, cx, target, &old)?,
+            _ => revision.apply(self, cx, target, &self.as_requested(target, old.clone())?)?,
         };
-        let mut body = revision.apply(self, cx, target, &shown)?;
         metadata::require_name(target, &body)?;
         metadata::match_target(target, &mut body)?;
         metadata::dedup_owners(cx, &mut body);
@@ -204,14 +204,16 @@ impl Registry {
     }
 }
 
-/// Whether there is nothing to write.
+/// Whether there is nothing to write. Looks without copying: the objects can be large, and every write comes by here.
 fn same(new: &Object, old: &Object) -> bool {
-    let rest = |object: &Object| {
-        let mut rest = object.clone();
-        rest.set_meta("resourceVersion", serde_json::Value::Null);
-        rest
-    };
-    rest(new) == rest(old)
+    fn fields(object: &Object) -> impl Iterator<Item = (&String, &Value)> {
+        object.0.iter().filter(|(field, _)| *field != "metadata")
+    }
+    fn metadata(object: &Object) -> impl Iterator<Item = (&String, &Value)> {
+        let metadata = object.get(&["metadata"]).and_then(Value::as_object);
+        metadata.into_iter().flatten().filter(|(field, _)| *field != "resourceVersion")
+    }
+    fields(new).eq(fields(old)) && metadata(new).eq(metadata(old))
 }
 
 /// Checks uid and resource version of a body against what is stored; true when the body names a version.
