@@ -12,6 +12,7 @@ use crate::{
     events::Event,
     image::ImageRecord,
     launch::plan::{LaunchPlan, MountSource},
+    mount_points,
     sandbox::cgroup_parent,
     shim::{
         client,
@@ -64,13 +65,22 @@ fn cri_signal(signal: Signal) -> Option<i32> {
     if name == "RUNTIME_DEFAULT" { None } else { signal_number(&name) }
 }
 
-/// Makes folders for host paths that are not there, as upstream's runtimes do, and the places images are mounted on.
-fn prepare_mounts(plan: &LaunchPlan) -> io::Result<()> {
+/// Makes folders for host paths that are not there, as upstream's runtimes do.
+fn make_sources(plan: &LaunchPlan) -> io::Result<()> {
     for mount in &plan.mounts {
         match &mount.source {
             MountSource::Bind(path) if !path.exists() => fs::create_dir_all(path)?,
-            MountSource::Layers { staging, .. } => fs::create_dir_all(staging)?,
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the places that images are mounted on.
+fn make_staging(plan: &LaunchPlan) -> io::Result<()> {
+    for mount in &plan.mounts {
+        if let MountSource::Layers { staging, .. } = &mount.source {
+            fs::create_dir_all(staging)?;
         }
     }
     Ok(())
@@ -124,18 +134,21 @@ impl Runtime {
         let image_mounts = spec::image_mounts(&config);
         let image_mounts = image_mounts.iter().map(|name| layers_of(&self.known_image(name)?));
         let pod = sandbox.config();
-        let built = spec::build(&Source {
+        let mut built = spec::build(&Source {
             id,
             folder: &folder,
             sandbox_folder: &sandbox.folder,
             config: &config,
-            sandbox: &pod,
+            sandbox: pod,
             image: &defaults,
             layers_folder: self.images().layers_folder(),
             layers: layers_of(image)?,
             image_mounts: image_mounts.collect::<Result<_, _>>()?,
-            cgroup_parent: &cgroup_parent(&sandbox.id, &pod),
+            cgroup_parent: &cgroup_parent(&sandbox.id, pod),
         })?;
+        make_sources(&built.plan).map_err(failed("create container"))?;
+        let points = mount_points::layer(self.root(), &built.plan.mounts).map_err(failed("make mount points"))?;
+        built.plan.root.layers.push(points);
         let record = ContainerRecord {
             created_at_ns: self.now_ns(),
             sandbox: sandbox.id.clone(),
@@ -155,7 +168,7 @@ impl Runtime {
                 fs::create_dir(folder.join(name))?;
             }
             disk::set_mode(&folder.join("upper"), 0o755)?;
-            prepare_mounts(&built.plan)?;
+            make_staging(&built.plan)?;
             fs::write(folder.join("plan.json"), serde_json::to_vec(&built.plan)?)?;
             fs::write(folder.join("group.json"), serde_json::to_vec(&(&built.limits, &built.devices))?)?;
             container.save()

@@ -30,6 +30,7 @@ mod events;
 pub mod image;
 pub mod launch;
 mod metrics;
+mod mount_points;
 mod orphans;
 mod recovery;
 mod sandbox;
@@ -129,6 +130,7 @@ impl Runtime {
         disk::private(&containers).map_err(at("make runtime folders"))?;
         say_what_is_clamped();
         let found = recovery::read(&sandboxes, &containers).map_err(at("read runtime state"))?;
+        mount_points::open(&options.root, &found.layers()).map_err(at("make runtime folders"))?;
         let images = Images::open(&options.root, options.layer_limits, &found.layers())?;
         let (events, _) = broadcast::channel(events::EVENT_QUEUE_MAX);
         let runtime = Runtime(Arc::new(Inner {
@@ -177,6 +179,10 @@ impl Runtime {
         let (images, name, in_use) = (self.0.images.clone(), name.to_owned(), self.layers_in_use());
         let removed = tokio::task::spawn_blocking(move || images.remove(&name, &in_use)).await;
         removed.unwrap_or_else(|_| Err(ImageError::Corrupt("removing panicked".into())))
+    }
+
+    fn root(&self) -> &Path {
+        &self.0.root
     }
 
     fn sandboxes_folder(&self) -> PathBuf {

@@ -214,7 +214,7 @@ impl Runtime {
     /// One pod's metrics: the pod's own group and network, and each running container's.
     pub(crate) fn sandbox_metrics(&self, sandbox: &Arc<Sandbox>) -> PodSandboxMetrics {
         let config = sandbox.config();
-        let group = cgroup_parent(&sandbox.id, &config);
+        let group = cgroup_parent(&sandbox.id, config);
         let about = config.metadata.clone().unwrap_or_default();
         let labels = ["".into(), group.clone(), "".into(), "".into(), about.namespace.clone(), about.name.clone()];
         // A pod that is ending has no group any more.

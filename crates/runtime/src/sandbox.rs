@@ -67,7 +67,7 @@ pub fn network_view(sandbox: &Sandbox) -> SandboxNetwork {
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
         port_mappings: ports.collect(),
-        host_network: uses_host_network(&config),
+        host_network: uses_host_network(config),
     }
 }
 
@@ -264,7 +264,7 @@ impl Runtime {
             self.remove_container(&container.id).await?;
         }
         let config = sandbox.config();
-        let parent = cgroup_parent(&sandbox.id, &config);
+        let parent = cgroup_parent(&sandbox.id, config);
         let own = format!("{}/{}", parent.trim_end_matches('/'), sandbox.id);
         self.remove_group(&own).await;
         if parent.starts_with("/coracle/") {

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use cri::{
@@ -84,8 +84,9 @@ impl Sandbox {
     }
 
     /// What the pod asked for; empty when it asked for nothing.
-    pub fn config(&self) -> PodSandboxConfig {
-        self.request.config.clone().unwrap_or_default()
+    pub fn config(&self) -> &PodSandboxConfig {
+        static NOTHING: LazyLock<PodSandboxConfig> = LazyLock::new(PodSandboxConfig::default);
+        self.request.config.as_ref().unwrap_or(&NOTHING)
     }
 
     /// Whether it can run containers.

@@ -129,7 +129,7 @@ impl Runtime {
         let now_ns = self.now_ns();
         let config = sandbox.config();
         // A pod that has ended has no cgroup any more.
-        let usage = self.hierarchies().usage(&cgroup_parent(&sandbox.id, &config)).unwrap_or_default();
+        let usage = self.hierarchies().usage(&cgroup_parent(&sandbox.id, config)).unwrap_or_default();
         let mut containers = Vec::new();
         for container in self.containers_of(&sandbox.id).iter().filter(|container| container.is_running()) {
             containers.push(self.container_stats(container).await?);

@@ -33,11 +33,11 @@ pub fn sandbox(sandbox: &Sandbox) -> PodSandboxStatus {
         created_at: record.created_at_ns,
         network: Some(network),
         linux: Some(LinuxPodSandboxStatus {
-            namespaces: Some(Namespace { options: spec::sandbox_options(&config).cloned() }),
+            namespaces: Some(Namespace { options: spec::sandbox_options(config).cloned() }),
         }),
-        metadata: config.metadata,
-        labels: config.labels,
-        annotations: config.annotations,
+        metadata: config.metadata.clone(),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
         runtime_handler: sandbox.request.runtime_handler.clone(),
     }
 }
@@ -47,11 +47,11 @@ pub fn listed_sandbox(sandbox: &Sandbox) -> PodSandbox {
     let config = sandbox.config();
     PodSandbox {
         id: sandbox.id.clone(),
-        metadata: config.metadata,
+        metadata: config.metadata.clone(),
         state: sandbox_state(sandbox) as i32,
         created_at: sandbox.record.lock().created_at_ns,
-        labels: config.labels,
-        annotations: config.annotations,
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
         runtime_handler: sandbox.request.runtime_handler.clone(),
     }
 }
@@ -72,7 +72,7 @@ fn image_spec(container: &Container, images: &Images) -> ImageSpec {
 pub fn container(container: &Container, images: &Images) -> ContainerStatus {
     let life = container.life.borrow().clone();
     let config = &container.config;
-    let log = spec::log_path(&container.sandbox.config(), config);
+    let log = spec::log_path(container.sandbox.config(), config);
     let user = life.started.as_ref().map(|started| ContainerUser {
         linux: Some(LinuxContainerUser {
             uid: started.user.uid.into(),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 /// Mounts an empty file system in memory; `size_bytes` of 0 leaves the kernel's bound of half the memory.
 pub fn tmpfs(target: &Path, size_bytes: i64) -> io::Result<()> {
@@ -31,15 +32,20 @@ fn unmount(target: &Path) -> io::Result<()> {
     }
 }
 
+/// Asks about this path alone: the table of all mounts grows with every pod.
 fn is_mount_point(path: &Path) -> io::Result<bool> {
-    let path = std::fs::canonicalize(path)?;
-    Ok(mount_points()?.contains(&path))
+    let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Unmounts everything at and below `directory`, the deepest and newest first. Errors when something stays.
 pub fn unmount_below(directory: &Path) -> io::Result<()> {
     let Ok(directory) = std::fs::canonicalize(directory) else { return Ok(()) };
-    for point in below(&directory)?.into_iter().rev() {
+    let points = below(&directory)?;
+    if points.is_empty() {
+        return Ok(());
+    }
+    for point in points.into_iter().rev() {
         unmount(&point)?;
     }
     match below(&directory)?.first() {
@@ -81,6 +87,15 @@ fn unescape(field: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_point_is_told_from_a_folder_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_mount_point(Path::new("/proc")).unwrap());
+        assert!(!is_mount_point(Path::new("/proc/self")).unwrap());
+        assert!(!is_mount_point(folder.path()).unwrap());
+        assert!(is_mount_point(&folder.path().join("absent")).is_err());
+    }
 
     #[test]
     fn escaped_paths_are_read() {

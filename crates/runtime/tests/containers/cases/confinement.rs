@@ -219,6 +219,8 @@ pub async fn volumes_are_mounted_as_asked(node: Node) {
     let (status, log) = node.run(&sandbox, &ContainerConfig { mounts, ..node.script(script) }).await;
     assert_eq!(log, "content\ncontent\nkept\nwritten\nfile kept\n", "{}", node.log(&status, "stderr"));
     assert!(data.join("sub/y").exists() && data.join("made-by-the-runtime/m").exists() && !data.join("x").exists());
+    let own = node.folder.join("runtime/containers").join(&status.id).join("upper");
+    assert_eq!(fs::read_dir(own).unwrap().count(), 0, "what is mounted on is not the container's own");
 
     // What the host mounts later shows only where that was asked for, and the reverse.
     let shared = data.join("shared");
