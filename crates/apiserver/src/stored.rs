@@ -110,11 +110,15 @@ impl Stored {
         event: &'static str,
         wrap: impl FnOnce(Bytes) -> Bytes,
     ) -> Result<Bytes, Status> {
-        let plain = || match self.known_form(FormKey { api_version, media, event: "" }) {
+        self.form(FormKey { api_version, media, event }, || self.unkept(api_version, media).map(wrap))
+    }
+
+    /// As [`Stored::serving`], for what is not asked for again soon: kept if it was, else made and not kept.
+    pub fn unkept(&self, api_version: &str, media: Media) -> Result<Bytes, Status> {
+        match self.known_form(FormKey { api_version, media, event: "" }) {
             Some(bytes) => Ok(bytes),
             None => form::serve(self, api_version, media),
-        };
-        self.form(FormKey { api_version, media, event }, || plain().map(wrap))
+        }
     }
 
     fn known_form(&self, key: FormKey<'_>) -> Option<Bytes> {

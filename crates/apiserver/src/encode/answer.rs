@@ -65,79 +65,57 @@ impl View<'_> {
         self.document(&metadata::json(&answer.object(&self.api_version)?, self.accepted.meta_version))
     }
 
-    /// One page of a list.
+    /// One page of a list: made while it is sent, unless it is short.
     pub fn list(&self, page: Page) -> Result<Body, Status> {
-        if (self.accepted.shape, self.accepted.format) == (Shape::Object, Format::Json) {
-            return self.json_list(page);
-        }
-        self.whole_list(&page).map(Body::from)
-    }
-
-    /// Made while it is sent, unless it is short.
-    fn json_list(&self, page: Page) -> Result<Body, Status> {
-        let Page { items, revision, continue_token, remaining } = page;
-        let kind = &self.kind.list_kind;
-        let head =
-            ListHead { api_version: &self.api_version, kind, revision, continue_token: &continue_token, remaining };
-        let (prefix, api_version) = (self.repeated_prefix(), self.api_version.clone());
-        let append = move |stored: &Arc<Stored>, text: &mut JsonText| stored.append_json(&api_version, &prefix, text);
-        let mut chunks = list::json(&head, items, append);
-        if self.accepted.pretty {
-            return Ok(Body::from(vec![pretty::indent(&chunks.collect::<Result<Vec<_>, _>>()?)]));
-        }
-        let first = chunks.next().transpose()?;
-        let Some(second) = chunks.next() else { return Ok(Body::from(Vec::from_iter(first))) };
-        let chunks = first.map(Ok).into_iter().chain([second]).chain(chunks);
-        Ok(Body::Chunks(Box::new(chunks.map(|chunk| {
-            // The head is out already: all that is left is to break off.
-            chunk.inspect_err(|status| tracing::error!(%status, "a list breaks off")).map_err(StreamError::from)
-        }))))
-    }
-
-    fn whole_list(&self, page: &Page) -> Result<Vec<Bytes>, Status> {
+        let Page { items, revision, ref continue_token, remaining } = page;
         let head = ListHead {
             api_version: &self.api_version,
             kind: &self.kind.list_kind,
-            revision: page.revision,
-            continue_token: &page.continue_token,
-            remaining: page.remaining,
+            revision,
+            continue_token,
+            remaining,
         };
+        let (api_version, meta_version) = (self.api_version.clone(), self.accepted.meta_version);
         match (self.accepted.shape, self.accepted.format) {
-            (Shape::Object, Format::Json | Format::Protobuf) => {
-                let items = self.serving(page, Media::Protobuf)?;
-                list::protobuf(&head, items.into_iter()).ok_or_else(|| Status::internal("an item is no protobuf"))
+            (Shape::Object, Format::Json) => {
+                let prefix = self.repeated_prefix();
+                let append =
+                    move |stored: &Arc<Stored>, text: &mut JsonText| stored.append_json(&api_version, &prefix, text);
+                let chunks = list::json(&head, items, append);
+                if self.accepted.pretty {
+                    return Ok(Body::from(vec![pretty::indent(&chunks.collect::<Result<Vec<_>, _>>()?)]));
+                }
+                in_chunks(chunks)
             }
-            (Shape::Object, Format::Yaml) => {
-                let items: Vec<Value> = self.trees(page)?.into_iter().map(Object::into_value).collect();
-                self.document(&self.list_document(&head, items))
+            (Shape::Object, Format::Protobuf) => {
+                let envelope = move |stored: &Arc<Stored>| stored.unkept(&api_version, Media::Protobuf);
+                in_chunks(list::protobuf(&head, items, envelope)?)
             }
             (Shape::Metadata, Format::Protobuf) => {
-                let whole = self.serving(page, Media::Protobuf)?;
-                let version = self.accepted.meta_version;
-                let items: Result<Vec<Bytes>, Status> =
-                    whole.iter().map(|item| metadata::protobuf(item, version)).collect();
-                let head = ListHead { api_version: version, kind: "PartialObjectMetadataList", ..head };
-                list::protobuf(&head, items?.into_iter()).ok_or_else(|| Status::internal("an item is no protobuf"))
+                let envelope = move |stored: &Arc<Stored>| {
+                    metadata::protobuf(&stored.unkept(&api_version, Media::Protobuf)?, meta_version)
+                };
+                let head = ListHead { api_version: meta_version, kind: "PartialObjectMetadataList", ..head };
+                in_chunks(list::protobuf(&head, items, envelope)?)
+            }
+            (Shape::Object, Format::Yaml) => {
+                let items: Vec<Value> = self.trees(&items)?.into_iter().map(Object::into_value).collect();
+                self.document(&self.list_document(&head, items)).map(Body::from)
             }
             (Shape::Metadata, _) => {
-                let version = self.accepted.meta_version;
-                let items = self.trees(page)?.iter().map(|object| metadata::json(object, version)).collect();
-                let head = ListHead { api_version: version, kind: "PartialObjectMetadataList", ..head };
-                self.document(&self.list_document(&head, items))
+                let items = self.trees(&items)?.iter().map(|object| metadata::json(object, meta_version)).collect();
+                let head = ListHead { api_version: meta_version, kind: "PartialObjectMetadataList", ..head };
+                self.document(&self.list_document(&head, items)).map(Body::from)
             }
             (Shape::Table, _) => {
                 let metadata: Value = serde_json::from_str(&head.json_metadata()).map_err(Status::internal)?;
-                self.document(&table::of(self, &self.trees(page)?, metadata, true))
+                self.document(&table::of(self, &self.trees(&items)?, metadata, true)).map(Body::from)
             }
         }
     }
 
-    fn serving(&self, page: &Page, media: Media) -> Result<Vec<Bytes>, Status> {
-        page.items.iter().map(|stored| stored.serving(&self.api_version, media)).collect()
-    }
-
-    fn trees(&self, page: &Page) -> Result<Vec<Object>, Status> {
-        page.items.iter().map(|stored| stored.object(&self.api_version)).collect()
+    fn trees(&self, items: &[Arc<Stored>]) -> Result<Vec<Object>, Status> {
+        items.iter().map(|stored| stored.object(&self.api_version)).collect()
     }
 
     /// Built-in kinds do not repeat kind and version in the items of a JSON list; custom ones do.
@@ -162,6 +140,20 @@ impl View<'_> {
     fn json(&self, slices: Vec<Bytes>) -> Vec<Bytes> {
         if self.accepted.pretty { vec![pretty::indent(&slices)] } else { slices }
     }
+}
+
+/// A body that is made while it is sent; one that is a single chunk, whole.
+fn in_chunks<C>(mut chunks: C) -> Result<Body, Status>
+where
+    C: Iterator<Item = Result<Bytes, Status>> + Send + 'static,
+{
+    let first = chunks.next().transpose()?;
+    let Some(second) = chunks.next() else { return Ok(Body::from(Vec::from_iter(first))) };
+    let chunks = first.map(Ok).into_iter().chain([second]).chain(chunks);
+    Ok(Body::Chunks(Box::new(chunks.map(|chunk| {
+        // The head is out already: all that is left is to break off.
+        chunk.inspect_err(|status| tracing::error!(%status, "a list breaks off")).map_err(StreamError::from)
+    }))))
 }
 
 /// A document made of a tree, in JSON or YAML.

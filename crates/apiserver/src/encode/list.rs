@@ -1,5 +1,4 @@
-//! Lists. In JSON they are made in chunks while they are sent, so that one of any length costs no memory to speak of; in
-//! protobuf, where the length of the whole comes first, as slices of the items' shared bytes.
+//! Lists, made in chunks while they are sent, so that one of any length costs no memory to speak of.
 
 use api::codec::envelope;
 use api::codec::sink::JsonText;
@@ -103,24 +102,56 @@ pub fn json_item_prefix(api_version: &str, kind: &str) -> String {
     format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",")
 }
 
-/// A protobuf list from the items' envelopes; none when an item is no envelope.
-pub fn protobuf(head: &ListHead<'_>, items: impl Iterator<Item = Bytes>) -> Option<Vec<Bytes>> {
-    let messages: Vec<Bytes> = items.map(|item| open_envelope(&item)).collect::<Option<_>>()?;
+/// A protobuf list, made a chunk at a time. `envelope` makes that of an item; it is asked twice for each, since the length of
+/// the whole comes first.
+///
+/// # Errors
+/// An item has no envelope.
+pub fn protobuf<T, E>(
+    head: &ListHead<'_>,
+    items: Vec<T>,
+    envelope: E,
+) -> Result<impl Iterator<Item = Result<Bytes, Status>> + use<T, E>, Status>
+where
+    E: Fn(&T) -> Result<Bytes, Status>,
+{
+    let message = move |item: &T| {
+        open_envelope(&envelope(item)?).ok_or_else(|| Status::internal("an item of a list is no protobuf"))
+    };
     let metadata = head.protobuf_metadata();
     let framed = |length: u64| 1 + varint_length(length) + length;
-    let total = framed(metadata.len() as u64) + messages.iter().map(|item| framed(item.len() as u64)).sum::<u64>();
-    let mut opening = envelope::head(head.api_version, head.kind, total);
-    put_head(&mut opening, 1, metadata.len() as u64);
-    opening.extend_from_slice(&metadata);
-    let mut slices = vec![Bytes::from(opening)];
-    for message in messages {
-        let mut item_head = Vec::with_capacity(6);
-        put_head(&mut item_head, 2, message.len() as u64);
-        slices.push(item_head.into());
-        slices.push(message);
+    let mut total = framed(metadata.len() as u64);
+    for item in &items {
+        total += framed(message(item)?.len() as u64);
     }
-    slices.push(Bytes::from_static(envelope::TAIL));
-    Some(slices)
+    let mut chunk = envelope::head(head.api_version, head.kind, total);
+    put_head(&mut chunk, 1, metadata.len() as u64);
+    chunk.extend_from_slice(&metadata);
+    let (mut items, mut is_done) = (items.into_iter(), false);
+    Ok(std::iter::from_fn(move || {
+        if is_done {
+            return None;
+        }
+        while chunk.len() < CHUNK_BYTES {
+            let Some(item) = items.next() else {
+                chunk.extend_from_slice(envelope::TAIL);
+                is_done = true;
+                return Some(Ok(std::mem::take(&mut chunk).into()));
+            };
+            match message(&item) {
+                Ok(message) => {
+                    put_head(&mut chunk, 2, message.len() as u64);
+                    chunk.extend_from_slice(&message);
+                }
+                Err(status) => {
+                    is_done = true;
+                    return Some(Err(status));
+                }
+            }
+        }
+        let next = Vec::with_capacity(CHUNK_BYTES + CHUNK_ROOM_BYTES);
+        Some(Ok(std::mem::replace(&mut chunk, next).into()))
+    }))
 }
 
 #[cfg(test)]
@@ -131,10 +162,6 @@ mod tests {
 
     fn head() -> ListHead<'static> {
         ListHead { api_version: "v1", kind: "PodList", revision: 7, continue_token: "t\"", remaining: Some(3) }
-    }
-
-    fn joined(slices: Vec<Bytes>) -> Vec<u8> {
-        slices.concat()
     }
 
     /// Items that are a text each.
@@ -169,11 +196,32 @@ mod tests {
         let mut item = envelope::head("v1", "Pod", 200);
         item.extend(vec![9; 200]);
         let item = Bytes::from(item);
-        let list = Bytes::from(joined(protobuf(&head(), [item.clone(), item].into_iter()).unwrap()));
+        let list: Vec<Bytes> = protobuf(&head(), vec![item.clone(), item], |item: &Bytes| Ok(item.clone()))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let list = Bytes::from(list.concat());
         assert!(list.ends_with(envelope::TAIL));
         let message = open_envelope(&list).unwrap();
         assert_eq!(&message[..2], [0x0a, 2 + 3 + 4 + 2]);
         assert_eq!(message.len(), 2 + 11 + 2 * (1 + 2 + 200));
-        assert!(protobuf(&head(), [Bytes::from_static(b"{}")].into_iter()).is_none());
+        assert!(protobuf(&head(), vec![()], |()| Ok(Bytes::from_static(b"{}"))).is_err());
+    }
+
+    #[test]
+    fn a_protobuf_list_is_the_same_in_chunks() {
+        let item = |length: usize| Bytes::from(envelope::write("v1", "Pod", &vec![9; length]));
+        let items: Vec<Bytes> = [10, CHUNK_BYTES, 0, 2 * CHUNK_BYTES, 200].map(item).into();
+        let made = protobuf(&head(), items.clone(), |item: &Bytes| Ok(item.clone())).unwrap();
+        let made: Vec<Bytes> = made.collect::<Result<_, _>>().unwrap();
+        assert!(made.len() > 2);
+        let whole = open_envelope(&Bytes::from(made.concat())).unwrap();
+        let mut reader = api::codec::wire::Reader::new(&whole, 0);
+        let mut messages = Vec::new();
+        while let Some((number, payload)) = reader.field().unwrap() {
+            messages.push((number, payload.bytes().len()));
+        }
+        let lengths = [10, CHUNK_BYTES, 0, 2 * CHUNK_BYTES, 200].map(|length| (2, length));
+        assert_eq!(messages[1..], lengths);
     }
 }
