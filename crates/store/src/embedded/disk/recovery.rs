@@ -88,10 +88,7 @@ impl Reading {
         let bytes = fs::read(&path)?;
         let mut source = &*bytes;
         let header = Header::read(&mut source, &path)?.filter(|header| header.number == number);
-        let Some(Header { seed, .. }) = header else {
-            // Named, and never begun: no group in it was answered.
-            return fs::remove_file(&path);
-        };
+        let Header { seed, .. } = header.ok_or_else(|| damaged(&path, "its first block"))?;
         if number != self.recovered.next {
             return Err(missing(&folder.segment(self.recovered.next)));
         }

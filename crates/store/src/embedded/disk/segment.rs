@@ -41,7 +41,7 @@ impl Header {
         frame.seal(HEADER_SEED, FORMAT, self.number).to_vec()
     }
 
-    /// None for a file that was never begun.
+    /// None for a block of zeros.
     ///
     /// # Errors
     /// It cannot be read, is damaged, or of a format that is not this program's.
@@ -73,15 +73,15 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Begins the file of a number, in a prepared one if there is any.
+    /// Begins the file of a number, in a prepared one if there is any. It has its name when its first block is durable: a power
+    /// cut leaves no file of the log that cannot be read, and one that cannot be read has been damaged.
     pub fn begin(folder: &Folder, number: u64, prepared: Option<&Path>) -> io::Result<Self> {
-        let path = folder.segment(number);
-        if let Some(prepared) = prepared {
-            fs::rename(prepared, &path)?;
-        }
-        let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+        let unfinished = prepared.map_or_else(|| folder.unfinished(), Path::to_path_buf);
+        let file = File::options().write(true).create(true).truncate(false).open(&unfinished)?;
         let header = Header::new(number);
         file.write_all_at(&header.block(), 0)?;
+        file.sync_data()?;
+        fs::rename(unfinished, folder.segment(number))?;
         Ok(Segment { header, file, end: BLOCK_BYTES as u64, is_new: true })
     }
 

@@ -151,7 +151,9 @@ fn a_torn_group_is_forgotten_for_good() {
 
 #[test]
 fn a_group_that_is_missing_is_noticed() {
-    for (broken, said) in [(0, "damaged"), (1, "damaged"), (2, "damaged"), (3, "missing"), (4, "damaged")] {
+    for (broken, said) in
+        [(0, "damaged"), (1, "damaged"), (2, "damaged"), (3, "missing"), (4, "damaged"), (5, "damaged")]
+    {
         let mut writer = Writer::new(Sizes::default());
         for _ in 0..4 {
             writer.put("/a", 10);
@@ -161,12 +163,13 @@ fn a_group_that_is_missing_is_noticed() {
         writer.close();
         let files = writer.files("log");
         match broken {
-            // A group in the middle, the first and the last of a file that others follow, a whole file, its first block.
+            // A group in the middle, the first and the last of a file that others follow, a whole file, its first block, the last file's.
             0 => damage(&files[3], 4096 + 50),
             1 => damage(&files[1], 4096 + 50),
             2 => damage(&files[1], 4096 * 2 + 50),
             3 => fs::remove_file(&files[1]).unwrap(),
-            _ => damage(&files[1], 5),
+            4 => damage(&files[1], 5),
+            _ => fs::write(&files[3], [0; 4096]).unwrap(),
         }
         let error = writer.reopen().unwrap_err().to_string();
         assert!(error.contains(said) && error.contains(writer.dir.path().to_str().unwrap()), "{broken}: {error}");
@@ -217,9 +220,8 @@ fn a_fold_that_was_cut_short_does_no_harm() {
         fs::write(path, bytes).unwrap();
     }
     fs::write(writer.dir.path().join("7.new"), "half a base").unwrap();
-    // And a file had its name and not its first block yet.
-    let next = writer.files("log").len() as u64 + 1;
-    fs::copy(&writer.files("log")[0], writer.dir.path().join(format!("{next:016}.log"))).unwrap();
+    // And the next file of the log had not its name yet.
+    fs::copy(&writer.files("log")[0], writer.dir.path().join("8.new")).unwrap();
     writer.check();
     assert_eq!(writer.files("base")[0].file_stem(), writer.files("log")[0].file_stem());
     writer.put("/c", 10);
