@@ -137,7 +137,7 @@ fn a_node_that_joined(kube: &Kube, before: &Listing) -> Result<()> {
     told
 }
 
-/// Starts a cluster as a user does, and has the pods of `manifest`, or those it had before, Ready.
+/// Starts a cluster as a user does (on a disk that may be nearly full: that is not this story's matter), and has the pods of `manifest`, or those it had before, Ready.
 fn up(manifest: &str) -> String {
     let registry = std::env::var("CORACLE_LAB_REGISTRY").unwrap_or_default();
     let apply =
@@ -145,7 +145,7 @@ fn up(manifest: &str) -> String {
     format!(
         r#"set -e
         group=$(sed -n 's,^[^:]*:[^:]*:\(.*\)/host$,\1,p' /proc/self/cgroup | head -n 1)
-        coracle up --detach --cgroup-parent "$group" --registry-mirror docker.io=http://{registry} --registry-mirror registry.k8s.io=http://{registry}
+        coracle up --detach --cgroup-parent "$group" --eviction-hard 'nodefs.available<1%' --registry-mirror docker.io=http://{registry} --registry-mirror registry.k8s.io=http://{registry}
         export KUBECONFIG={FOLDER}/admin.kubeconfig
 {apply}
         kubectl wait --for=condition=Ready pod/pair pod/host --timeout=60s
