@@ -6,11 +6,16 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 const LOCK_FILE: &str = "coracle.lock";
+/// How long a process that was killed may take to let go of its folder.
+const LAST_MOMENTS_MAX: Duration = Duration::from_secs(1);
 
 /// Held for as long as the process runs; the kernel lets go of it however the process ends.
 pub struct Instance {
@@ -37,13 +42,26 @@ impl Instance {
         let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o644).open(&path);
         let file = file
             .with_context(|| format!("cannot write to {}; run as root or give another --data-dir", path.display()))?;
-        let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+        let Some(mut lock) = lock(file) else {
             bail!("Coracle runs on {} already; stop it with `coracle down` first", data_dir.display());
         };
         lock.set_len(0)?;
         lock.write_all(std::process::id().to_string().as_bytes())?;
         Ok(Instance { _lock: lock })
     }
+}
+
+/// Takes the lock, from a process in its last moments too: one that was killed keeps its files until the kernel has taken
+/// apart all of it, which may be after whoever killed it has seen it dead.
+fn lock(file: File) -> Option<Flock<File>> {
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => return Some(lock),
+        Err((file, _)) => file,
+    };
+    let (taken, wait) = mpsc::channel();
+    // Who waits in vain ends, and this thread with it.
+    thread::spawn(move || drop(taken.send(Flock::lock(file, FlockArg::LockExclusive))));
+    wait.recv_timeout(LAST_MOMENTS_MAX).ok()?.ok()
 }
 
 /// The process that holds a data folder; none when nobody does.
@@ -180,5 +198,29 @@ mod tests {
         assert!(refused.contains("coracle down"), "{refused}");
         drop(first);
         assert_eq!(running(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_folder_is_taken_over_from_one_that_is_letting_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Instance::take(dir.path()).unwrap();
+        let path = lock_path(dir.path());
+        let second = thread::scope(|scope| {
+            let second = scope.spawn(|| Instance::take(dir.path()));
+            // lets go when the other is waiting: the kernel lists who waits for a lock behind an arrow
+            let inode = format!(":{} ", std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap()));
+            let waits = || {
+                fs::read_to_string("/proc/locks")
+                    .unwrap()
+                    .lines()
+                    .any(|line| line.contains("->") && line.contains(&inode))
+            };
+            while !waits() && !second.is_finished() {
+                thread::yield_now();
+            }
+            drop(first);
+            second.join().unwrap()
+        });
+        assert!(second.is_ok(), "{:?}", second.err());
     }
 }
