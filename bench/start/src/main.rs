@@ -5,10 +5,10 @@
 //! start ─▶ API ready ─▶ node Ready, DNS answers ─▶ kill -9, start ─▶ API ready ─▶ idle ─▶ pods ─▶ a deployment
 //! ```
 //!
-//! The API is ready when `/readyz` answers 200 to the administrator. On a new data folder the kubeconfig's appearance
-//! is awaited first, because nobody can be the administrator before. A port's being opened raises no event anywhere, so
-//! dialling is the one thing done again and again. What comes after the second start is beside upstream in `bench idle` and
-//! `bench pod`; here it makes one command tell all that a node of ours needs. Upstream's programs are started by the lab, each as soon as what it
+//! The API is ready when `/readyz` answers 200 to the administrator. On a new data folder the kubeconfig's appearance is awaited
+//! first, because nobody can be the administrator before. A port's being opened raises no event anywhere, so dialling is the one
+//! thing done again and again. What comes after the second start is beside upstream in `bench idle` and `bench pod`; here it
+//! makes one command tell all that a node of ours needs. Upstream's programs are started by the lab, each as soon as what it
 //! stands on answers; its images are present, on our side none are needed.
 
 mod resolver;
@@ -61,8 +61,8 @@ fn subject() -> Subject {
     let setting = "One node with everything. From the exec of the first program (ours has one) until /readyz answers the \
                    administrator, until the node is Ready and until the cluster's DNS answers on it; then all is killed \
                    and the API started again on the same data. Upstream's programs are started one after the other, each as \
-                   soon as what it stands on answers, CoreDNS as a deployment whose image is present. Of ours alone, on that same data: a minute of idleness, pods \
-                   one after the other, a deployment.";
+                   soon as what it stands on answers, CoreDNS as a deployment whose image is present. Of ours alone, on that same \
+                   data: a minute of idleness, pods one after the other, a deployment.";
     Subject::new("start", "Start", "upstream's programs together").setting(setting).figures([
         Figure::lower("api_ready_ms", "exec to API ready, new data folder", "ms").times(30.0).limit(100.0),
         Figure::lower("node_ready_ms", "exec to node Ready and DNS answering", "ms").times(30.0).limit(1000.0),
