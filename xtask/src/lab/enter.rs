@@ -25,6 +25,8 @@ const BOOT_MS_MAX: u64 = 10_000;
 /// Upstream's API server lets watches go on for a minute.
 const STOP_MS_MAX: u64 = 90_000;
 const LOOK_AGAIN_MS: u64 = 10;
+/// How many fields of a `stat` file stand between the state and the number of threads.
+const STAT_THREADS_AFTER_STATE: usize = 16;
 
 #[derive(Args)]
 pub struct NodeArguments {
@@ -290,10 +292,18 @@ pub fn run_in_lab(id: &str, command: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)))
 }
 
+/// Whether a process, or any thread of it, goes on.
 pub fn is_alive(pid: i32) -> bool {
-    // a zombie is dead, though its number is not free yet
-    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+    goes_on(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
+}
+
+/// What a process' `stat` file says. A zombie is dead, though its number is not free yet; but a process shows as one from the
+/// end of its first thread on, while others may still hold its files, locks and ports.
+fn goes_on(stat: &str) -> bool {
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let mut fields = fields.split_whitespace();
+    let is_zombie = fields.next().is_none_or(|state| ["Z", "X"].contains(&state));
+    !is_zombie || fields.nth(STAT_THREADS_AFTER_STATE).is_some_and(|threads| !["0", "1"].contains(&threads))
 }
 
 /// Looks again and again until `condition` holds; an error after `ms_max`, stretched on a slow machine.
@@ -328,5 +338,16 @@ mod tests {
         wait_for(5_000, || !is_alive(pid)).unwrap();
         child.wait().unwrap();
         assert!(!is_alive(pid));
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_alone_has_ended_goes_on() {
+        let stat = |state, threads| {
+            format!(
+                "7 (a) b) {state} 1 7 7 0 -1 4228364 93 0 0 0 5 1 0 0 20 0 {threads} 0 814 0 0 18446744073709551615"
+            )
+        };
+        let alive = [goes_on(&stat("R", 1)), goes_on(&stat("Z", 3)), goes_on(&stat("Z", 1)), goes_on("")];
+        assert_eq!(alive, [true, true, false, false]);
     }
 }
