@@ -27,6 +27,7 @@ use meta::Status;
 use tokio::time::Instant;
 
 use crate::authn::{Authentication, impersonate};
+use crate::authz::feed::Indexes;
 use crate::authz::{Attributes, Authorizer, Decision, forbidden};
 use crate::context::{Identity, Warnings};
 use crate::discovery::Documents;
@@ -49,6 +50,8 @@ pub struct Front {
     pub registry: Arc<Registry>,
     pub authentication: Arc<Authentication>,
     pub authorizer: Arc<dyn Authorizer>,
+    /// What the authorizer answers from.
+    pub indexes: Indexes,
     pub flow: Flow,
     pub proxy: Proxy,
     pub health: Arc<Health>,
@@ -111,7 +114,7 @@ impl Front {
         audit::begin(&call.audit_id, &call.user, &call.info);
         self.impersonate(call)?;
         let _seat = self.admit(&call.user, &call.info).await?;
-        self.authorize_websocket(call)?;
+        self.authorize_websocket(call).await?;
         self.route(call).await
     }
 
@@ -140,11 +143,16 @@ impl Front {
             let admitted = self.flow.admit(user).await;
             Some(admitted.inspect_err(|_| self.metrics.flow_rejections.inc())?)
         };
-        self.authorize(&Attributes::of(user, info))?;
+        self.authorize(&Attributes::of(user, info)).await?;
         Ok(seat)
     }
 
-    fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+    /// Whoever may rely on something that was written before is not refused because an index has yet to hear of it.
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        if self.authorizer.authorize(attributes).0 == Decision::Allow {
+            return Ok(());
+        }
+        self.indexes.catch_up().await;
         match self.authorizer.authorize(attributes) {
             (Decision::Allow, _) => Ok(()),
             (_, reason) => Err(forbidden::forbidden(attributes, &reason)),
@@ -152,14 +160,14 @@ impl Front {
     }
 
     /// A WebSocket can only be opened with GET, but running a command is no reading: it needs `create` as well.
-    fn authorize_websocket(&self, call: &Call) -> Result<(), Status> {
+    async fn authorize_websocket(&self, call: &Call) -> Result<(), Status> {
         let info = &call.info;
         let streams = info.is_resource
             && info.resource == "pods"
             && info.group.is_empty()
             && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
         if streams && info.verb == "get" {
-            self.authorize(&Attributes { verb: "create", ..Attributes::of(&call.user, info) })?;
+            self.authorize(&Attributes { verb: "create", ..Attributes::of(&call.user, info) }).await?;
         }
         Ok(())
     }

@@ -59,7 +59,6 @@ pub struct Config {
 /// A running server.
 pub struct ApiServer {
     front: Arc<Front>,
-    rules: feed::Pending,
     address: SocketAddr,
 }
 
@@ -80,14 +79,14 @@ impl ApiServer {
         let registry =
             Registry::start(config.registry, virtuals, authorizer.clone(), clock.clone(), tasks.clone()).await?;
         reader.bind(registry.clone());
-        let pending = feed::start(&registry, &rbac, &node, &clock, &tasks);
+        let indexes = feed::start(&registry, &rbac, &node, &clock, &tasks);
 
-        let rules = pending.clone();
+        let rules = indexes.clone();
         let health = Arc::new(Health::default());
         health.add(
             "poststarthook/rbac/bootstrap-roles",
             Concerns::Readiness,
-            Arc::new(move || if pending.is_synced() { Ok(()) } else { Err("rules are still being read".into()) }),
+            Arc::new(move || if rules.is_synced() { Ok(()) } else { Err("rules are still being read".into()) }),
         );
         let stopping = tasks.token();
         health.add(
@@ -99,6 +98,7 @@ impl ApiServer {
             registry,
             authentication,
             authorizer,
+            indexes,
             flow: Flow::default(),
             proxy: Proxy {
                 reader,
@@ -118,12 +118,12 @@ impl ApiServer {
             tasks: tasks.clone(),
         });
         listen::serve(config.listener, config.tls, front.clone(), &tasks);
-        Ok(Arc::new(ApiServer { front, rules, address }))
+        Ok(Arc::new(ApiServer { front, address }))
     }
 
     /// Resolves when the authorizers know their rules: what is asked before is refused.
     pub async fn ready(&self) {
-        self.rules.synced().await;
+        self.front.indexes.synced().await;
     }
 
     /// Where it listens.

@@ -6,6 +6,9 @@
 //!
 //! A watch that ends goes on where it was; one whose revision is gone lists again and drops what vanished in between. Until
 //! every index has been filled once the server is not ready.
+//!
+//! An index is a moment behind the writes. Whoever is refused in that moment is asked about again when it has passed
+//! ([`Indexes::catch_up`]), so that a role, a binding or a pod on a node counts from the answer to its write on.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +17,9 @@ use std::time::Duration;
 use base::{Backoff, BackoffPolicy, Clock, Tasks};
 use client::Verb;
 use futures::StreamExt;
+use futures::future::join_all;
 use meta::{GroupResource, Object, ObjectKey, Status};
+use store::Revision;
 use tokio::sync::watch;
 
 use super::node::NodeAuthorizer;
@@ -25,6 +30,9 @@ use crate::registry::{Event, Registry, Target};
 
 /// How failures of the registry are waited out.
 const RETRY: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(10), Duration::from_secs(10));
+
+/// How long a refusal waits at most for indexes that are behind.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
 /// Takes changes of one kind into an index.
 trait Index: Send + Sync + 'static {
@@ -83,19 +91,47 @@ impl Index for CertificateRequests {
     }
 }
 
-/// How many indexes have yet to be filled for the first time.
-#[derive(Clone)]
-pub struct Pending(Arc<watch::Sender<usize>>);
+/// One index from outside: what it is made of, and the revision it has come to, none before it is filled.
+struct Progress {
+    resource: GroupResource,
+    reached: Arc<watch::Sender<Option<Revision>>>,
+}
 
-impl Pending {
+impl Progress {
+    async fn reach(&self, revision: Option<Revision>) {
+        // The sender is ours, so the wait can only end well.
+        drop(self.reached.subscribe().wait_for(|reached| reached.is_some() && *reached >= revision).await);
+    }
+}
+
+/// All indexes from outside.
+#[derive(Clone)]
+pub struct Indexes {
+    registry: Arc<Registry>,
+    all: Arc<[Progress]>,
+}
+
+impl Indexes {
     pub fn is_synced(&self) -> bool {
-        *self.0.borrow() == 0
+        self.all.iter().all(|index| index.reached.borrow().is_some())
     }
 
     /// Resolves when all are filled.
     pub async fn synced(&self) {
-        // The sender is ours, so the wait can only end well.
-        drop(self.0.subscribe().wait_for(|pending| *pending == 0).await);
+        for index in &*self.all {
+            index.reach(None).await;
+        }
+    }
+
+    /// Waits until the indexes know what was written before this call, but not for long.
+    pub async fn catch_up(&self) {
+        if let Err(status) = self.registry.be_current().await {
+            tracing::warn!(%status, "the authorization indexes may be behind");
+        }
+        let all = self.all.iter().map(|index| index.reach(Some(self.registry.latest_change(&index.resource))));
+        if tokio::time::timeout(CATCH_UP_MAX, join_all(all)).await.is_err() {
+            tracing::warn!("an authorization index is more than {CATCH_UP_MAX:?} behind");
+        }
     }
 }
 
@@ -106,7 +142,7 @@ pub fn start(
     node: &Arc<NodeAuthorizer>,
     clock: &Clock,
     tasks: &Tasks,
-) -> Pending {
+) -> Indexes {
     const RBAC: &str = "rbac.authorization.k8s.io";
     let indexes: [(GroupResource, Box<dyn Index>); 7] = [
         (GroupResource::new(RBAC, "clusterroles"), Box::new(Roles(rbac.clone()))),
@@ -120,12 +156,14 @@ pub fn start(
             Box::new(CertificateRequests(node.clone())),
         ),
     ];
-    let pending = Pending(Arc::new(watch::Sender::new(indexes.len())));
+    let mut all = Vec::new();
     for (resource, index) in indexes {
-        let feed = Feed { registry: registry.clone(), resource, index, known: HashSet::new() };
-        tasks.spawn("authorization index", feed.run(clock.clone(), pending.clone()));
+        let reached = Arc::new(watch::Sender::new(None));
+        all.push(Progress { resource: resource.clone(), reached: reached.clone() });
+        let feed = Feed { registry: registry.clone(), resource, index, known: HashSet::new(), reached };
+        tasks.spawn("authorization index", feed.run(clock.clone()));
     }
-    pending
+    Indexes { registry: registry.clone(), all: all.into() }
 }
 
 struct Feed {
@@ -133,12 +171,12 @@ struct Feed {
     resource: GroupResource,
     index: Box<dyn Index>,
     known: HashSet<ObjectKey>,
+    reached: Arc<watch::Sender<Option<Revision>>>,
 }
 
 impl Feed {
-    async fn run(mut self, clock: Clock, pending: Pending) {
+    async fn run(mut self, clock: Clock) {
         let mut backoff = Backoff::new(RETRY);
-        let mut filled = false;
         let mut revision = None;
         loop {
             let round = match revision {
@@ -149,10 +187,6 @@ impl Feed {
                 Ok(reached) => {
                     backoff.reset();
                     revision = Some(reached);
-                    if !filled {
-                        filled = true;
-                        pending.0.send_modify(|pending| *pending -= 1);
-                    }
                 }
                 Err(status) => {
                     if !status.is_expired() {
@@ -180,6 +214,7 @@ impl Feed {
             self.known.insert(stored.key.clone());
         }
         gone.iter().for_each(|key| self.index.remove(key));
+        self.reached.send_replace(Some(page.revision));
         Ok(page.revision)
     }
 
@@ -205,6 +240,7 @@ impl Feed {
                 Event::Bookmark { revision, .. } => reached = revision,
                 Event::Error(status) => return Err(status),
             }
+            self.reached.send_replace(Some(reached));
         }
         Ok(reached)
     }

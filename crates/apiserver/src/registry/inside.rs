@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meta::{Object, ObjectKey, Status};
+use meta::{GroupResource, Object, ObjectKey, Status};
 
 use super::Registry;
 use super::commit::store_key;
@@ -101,6 +101,19 @@ impl Registry {
             }
         };
         tokio::time::timeout(wait_max, made).await.ok().flatten()
+    }
+
+    /// Waits until the caches have seen everything that was committed before this call.
+    pub async fn be_current(&self) -> Result<(), Status> {
+        self.cache.be_current().await
+    }
+
+    /// The revision of the latest change of any object of a resource; 0 for one that is not stored.
+    pub fn latest_change(&self, resource: &GroupResource) -> store::Revision {
+        let kinds = self.kinds();
+        let row = kinds.by_group_resource(resource).next();
+        let segment = row.and_then(|kind| kind.stored.as_ref()).map(|stored| stored.key_segment.clone());
+        segment.and_then(|segment| self.cache.of(&segment)).map_or(0, |cache| cache.revision())
     }
 
     /// A question to the authorizers that is part of another request.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use client::{Deletion, ListQuery, Patch};
+use client::{Client, Deletion, ListQuery, Patch};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use meta::{GroupVersionResource, ObjectKey};
+use meta::{GroupVersionResource, Object, ObjectKey};
 use serde_json::{Value, json};
 
 use super::lab::Lab;
@@ -192,12 +192,55 @@ async fn a_role_binding_takes_effect_and_reviews_say_so() {
     lab.tasks.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_before_a_request_counts_for_it() {
+    let lab = Lab::start().await;
+    lab.server.ready().await;
+    let at_door = |user: &str, groups: &[&str]| Client::new(lab.server.door(Identity::new(user, groups)));
+    let admin = at_door("admin", &["system:masters"]);
+    admin.create(&config_map("one")).await.unwrap();
+    let make = async |value: Value| {
+        let object = Object::from_value(value).unwrap();
+        let resource = format!("{}s", object.gvk().unwrap().kind.to_lowercase());
+        let (group, version) = (object.gvk().unwrap().group.to_string(), object.gvk().unwrap().version.to_string());
+        admin.create_object(&GroupVersionResource::new(&group, &version, &resource), object).await.unwrap();
+    };
+    make(
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}}),
+    )
+    .await;
+    let (rbac, version) = ("rbac.authorization.k8s.io", "rbac.authorization.k8s.io/v1");
+    for round in 0..50 {
+        let name = format!("u{round}");
+        let about = json!({"name": name, "namespace": "default"});
+        make(json!({"apiVersion": version, "kind": "Role", "metadata": about,
+            "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["configmaps"]}]}))
+        .await;
+        make(json!({"apiVersion": version, "kind": "RoleBinding", "metadata": about,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": rbac, "kind": "User", "name": name}]}))
+        .await;
+        let query = ListQuery { namespace: "default".into(), ..ListQuery::default() };
+        let listed = at_door(&name, &[]).list::<ConfigMap>(&query).await;
+        assert_eq!(listed.map(|list| list.items.len()), Ok(1), "round {round}");
+
+        let container = json!({"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "one"}}]});
+        make(json!({"apiVersion": "v1", "kind": "Pod", "metadata": about,
+            "spec": {"nodeName": name, "containers": [container], "automountServiceAccountToken": false}}))
+        .await;
+        let node = at_door(&format!("system:node:{name}"), &["system:nodes", "system:authenticated"]);
+        let read = node.get::<ConfigMap>(&ObjectKey::new("default", "one")).await;
+        assert_eq!(read.map(|_| ()), Ok(()), "round {round}");
+    }
+    lab.tasks.shutdown().await;
+}
+
 #[tokio::test]
 async fn the_door_inside_the_process_is_authorized_like_any_other() {
     let lab = Lab::start().await;
-    let admin = client::Client::new(lab.server.door(Identity::new("admin", &["system:masters"])));
+    let admin = Client::new(lab.server.door(Identity::new("admin", &["system:masters"])));
     admin.create(&config_map("inside")).await.unwrap();
-    let nobody = client::Client::new(lab.server.door(Identity::new("nobody", &[])));
+    let nobody = Client::new(lab.server.door(Identity::new("nobody", &[])));
     let refused = nobody.get::<ConfigMap>(&ObjectKey::new("default", "inside")).await.unwrap_err();
     assert_eq!(refused.code, 403);
     assert!(refused.message.contains(r#"User "nobody" cannot get resource "configmaps""#), "{refused}");

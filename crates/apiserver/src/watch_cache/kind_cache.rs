@@ -128,6 +128,11 @@ impl KindCache {
         listed
     }
 
+    /// Of the latest change.
+    pub fn revision(&self) -> Revision {
+        self.state.read().revision
+    }
+
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
     }
