@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::super::Record;
+use super::super::frame::BLOCK_BYTES;
 use super::*;
 use crate::{Entry, Key};
 
@@ -237,6 +238,23 @@ fn a_base_that_is_damaged_is_noticed() {
     }
     writer.close();
     damage(&writer.files("base")[0], 5000);
+    assert!(writer.reopen().unwrap_err().to_string().contains("damaged"));
+}
+
+#[test]
+fn a_base_that_lacks_one_of_its_frames_is_noticed() {
+    let mut writer = Writer::new(SMALL);
+    while writer.files("base").is_empty() {
+        writer.put("/a", 9000);
+        writer.put("/b", 9000);
+        writer.rest();
+    }
+    writer.close();
+    let path = &writer.files("base")[0];
+    let bytes = fs::read(path).unwrap();
+    // The frame of the first record is as whole as all others.
+    let frame = 9000_usize.next_multiple_of(BLOCK_BYTES);
+    fs::write(path, [&bytes[..BLOCK_BYTES], &bytes[BLOCK_BYTES + frame..]].concat()).unwrap();
     assert!(writer.reopen().unwrap_err().to_string().contains("damaged"));
 }
 
