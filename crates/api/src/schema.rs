@@ -34,6 +34,7 @@ pub struct Schema {
     by_json: Vec<(Arc<str>, u16)>,
     inlined: Vec<u16>,
     by_number: Vec<(u32, u16)>,
+    shown_absent: Vec<u16>,
 }
 
 /// How the type stands in JSON.
@@ -128,6 +129,16 @@ pub enum Type {
     Any,
 }
 
+impl Type {
+    /// Whether Go's `omitempty` ever leaves out a single value of this type: to Go, no struct and no time is empty.
+    pub fn can_be_empty(&self) -> bool {
+        matches!(
+            self,
+            Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Uint32 | Type::Double | Type::Bytes
+        )
+    }
+}
+
 /// A schema of the built-in table (parsed on first use) or of a custom kind.
 #[derive(Clone)]
 pub enum SchemaRef {
@@ -166,6 +177,10 @@ impl Schema {
             if field.number != 0 {
                 schema.by_number.push((field.number, index));
             }
+            // Of the last two, one is in a message's envelope, and the other is kept beside it.
+            if field.is_shown_absent() || field.number == 0 || field.is_resource_version() {
+                schema.shown_absent.push(index);
+            }
         }
         schema.by_json.sort();
         schema.by_number.sort_unstable();
@@ -188,8 +203,19 @@ impl Schema {
 
     /// The place in `fields` of this protobuf number.
     pub fn index_of_number(&self, number: u32) -> Option<usize> {
+        // Most types count their fields from 1 on without a gap.
+        if let Some((found, index)) = self.by_number.get(number.wrapping_sub(1) as usize)
+            && *found == number
+        {
+            return Some(usize::from(*index));
+        }
         let at = self.by_number.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(usize::from(self.by_number[at].1))
+    }
+
+    /// The places in `fields` of those that JSON may show although the message does not have them, in order.
+    pub fn shown_absent(&self) -> impl Iterator<Item = usize> {
+        self.shown_absent.iter().map(|index| usize::from(*index))
     }
 
     /// The places in `fields` in ascending order of protobuf number, as upstream writes them.
@@ -199,6 +225,20 @@ impl Schema {
 }
 
 impl Field {
+    /// Whether JSON shows the field, or fields of the struct that it inlines, though the message does not have it.
+    pub fn is_shown_absent(&self) -> bool {
+        match self.ty {
+            Type::List(_) | Type::Map(_) => !self.omit_zero && !self.omit_empty,
+            Type::Struct(_) if self.inline => !self.pointer,
+            _ if self.pointer => !self.omit_empty,
+            _ => !self.omit_zero && (!self.omit_empty || !self.ty.can_be_empty()),
+        }
+    }
+
+    pub fn is_resource_version(&self) -> bool {
+        self.number == 6 && &*self.json == "resourceVersion"
+    }
+
     /// The struct this field holds, directly or as the element of a list or map.
     pub fn element_schema(&self) -> Option<&SchemaRef> {
         self.ty.element_schema()

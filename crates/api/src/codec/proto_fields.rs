@@ -8,11 +8,21 @@ use crate::schema::{Field, Schema, Type};
 /// Messages nested deeper than this are refused.
 pub const DEPTH_MAX: usize = 100;
 
-/// First and last place of a field in a message.
+/// From the first to the last place of a field in a message.
 #[derive(Clone, Copy)]
 pub struct Span {
     pub first: usize,
     pub end: usize,
+}
+
+/// A field that a message has.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// In the schema's fields.
+    pub index: usize,
+    pub span: Span,
+    /// The last one, which is the one that counts.
+    pub payload: Payload<'a>,
 }
 
 /// A key and a value of a map.
@@ -38,9 +48,9 @@ pub fn type_meta<'f>(field: &Field, api_version: &'f str, kind: &'f str, depth: 
 /// Whether a field that is neither a list nor a map nor inlined is shown.
 pub fn shown(field: &Field, payload: Option<Payload<'_>>) -> Shown {
     match (field.pointer, payload) {
-        (true, None) if field.omit_empty => Shown::Nothing,
+        (_, None) if !field.is_shown_absent() => Shown::Nothing,
         (true, None) => Shown::Null,
-        (false, payload) if is_left_out(field, payload) => Shown::Nothing,
+        (false, Some(payload)) if is_left_out(field, payload) => Shown::Nothing,
         _ => Shown::Value,
     }
 }
@@ -50,30 +60,28 @@ pub fn is_packable(ty: &Type) -> bool {
     matches!(ty, Type::Int32 | Type::Int64 | Type::Uint32 | Type::Bool)
 }
 
-/// Of every field of the schema, where it stands.
-pub fn spans(schema: &Schema, bytes: &[u8]) -> Result<SmallVec<[Option<Span>; 32]>, WireError> {
-    let mut spans: SmallVec<[Option<Span>; 32]> = SmallVec::from_elem(None, schema.fields.len());
+/// Adds the fields that a message has, in the schema's order; returns where they begin.
+pub fn add_places<'a>(schema: &Schema, bytes: &'a [u8], places: &mut Vec<Place<'a>>) -> Result<usize, WireError> {
+    let begin = places.len();
     let mut reader = Reader::new(bytes, 0);
     loop {
-        let at = reader.at();
-        let Some((number, _)) = reader.field()? else { return Ok(spans) };
-        if let Some(index) = schema.index_of_number(number) {
-            let first = spans[index].map_or(at, |span| span.first);
-            spans[index] = Some(Span { first, end: reader.at() });
+        let first = reader.at();
+        let Some((number, payload)) = reader.field()? else { return Ok(begin) };
+        let Some(index) = schema.index_of_number(number) else { continue };
+        let place = Place { index, span: Span { first, end: reader.at() }, payload };
+        // Upstream writes fields by number, which nearly is the schema's order.
+        if places[begin..].last().is_none_or(|last| last.index < index) {
+            places.push(place);
+            continue;
+        }
+        match places[begin..].binary_search_by_key(&index, |place| place.index) {
+            Ok(at) => {
+                let known = &mut places[begin + at];
+                (known.span.end, known.payload) = (place.span.end, payload);
+            }
+            Err(at) => places.insert(begin + at, place),
         }
     }
-}
-
-/// The last payload of the field, which is the one that counts.
-pub fn last<'a>(field: &Field, bytes: &'a [u8], span: Span) -> Result<Option<Payload<'a>>, WireError> {
-    let mut found = None;
-    let mut reader = Reader::new(&bytes[..span.end], span.first);
-    while let Some((number, payload)) = reader.field()? {
-        if number == field.number {
-            found = Some(payload);
-        }
-    }
-    Ok(found)
 }
 
 /// The entries of a map, in the order of their keys.
@@ -110,31 +118,24 @@ pub fn entry<'a>(field: &Field, bytes: &'a [u8]) -> Result<Entry<'a>, WireError>
 }
 
 /// The payload of a field that holds text.
+#[inline]
 pub fn text<'a>(field: &Field, bytes: &'a [u8]) -> Result<&'a str, WireError> {
     std::str::from_utf8(bytes).map_err(|_| WireError::NotText(field.json.to_string()))
 }
 
 /// Whether Go's `omitempty` or `omitzero` leaves the value of a field that is not a pointer out.
-fn is_left_out(field: &Field, payload: Option<Payload<'_>>) -> bool {
-    let scalar = matches!(
-        field.ty,
-        Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Uint32 | Type::Double | Type::Bytes
-    );
-    if scalar {
-        return (field.omit_empty || field.omit_zero) && is_zero(&field.ty, payload);
-    }
-    field.omit_zero && is_zero(&field.ty, payload)
+fn is_left_out(field: &Field, payload: Payload<'_>) -> bool {
+    (field.omit_zero || (field.omit_empty && field.ty.can_be_empty())) && is_zero(&field.ty, payload)
 }
 
 /// Whether the value is Go's zero value.
-fn is_zero(ty: &Type, payload: Option<Payload<'_>>) -> bool {
+fn is_zero(ty: &Type, payload: Payload<'_>) -> bool {
     match (ty, payload) {
-        (_, None) => true,
-        (_, Some(Payload::Varint(number) | Payload::Fixed64(number))) => number == 0,
-        (_, Some(Payload::Fixed32(number))) => number == 0,
-        (Type::Struct(schema), Some(Payload::Bytes(bytes))) => is_zero_message(schema, bytes),
-        (Type::Time | Type::MicroTime, Some(Payload::Bytes(bytes))) => timestamp(bytes).is_ok_and(|at| at.is_none()),
-        (_, Some(Payload::Bytes(bytes))) => bytes.is_empty(),
+        (_, Payload::Varint(number) | Payload::Fixed64(number)) => number == 0,
+        (_, Payload::Fixed32(number)) => number == 0,
+        (Type::Struct(schema), Payload::Bytes(bytes)) => is_zero_message(schema, bytes),
+        (Type::Time | Type::MicroTime, Payload::Bytes(bytes)) => timestamp(bytes).is_ok_and(|at| at.is_none()),
+        (_, Payload::Bytes(bytes)) => bytes.is_empty(),
     }
 }
 
@@ -143,7 +144,7 @@ fn is_zero_message(schema: &Schema, bytes: &[u8]) -> bool {
     while let Ok(Some((number, payload))) = reader.field() {
         let Some(index) = schema.index_of_number(number) else { continue };
         let field = &schema.fields[index];
-        if field.pointer || matches!(field.ty, Type::List(_) | Type::Map(_)) || !is_zero(&field.ty, Some(payload)) {
+        if field.pointer || matches!(field.ty, Type::List(_) | Type::Map(_)) || !is_zero(&field.ty, payload) {
             return false;
         }
     }

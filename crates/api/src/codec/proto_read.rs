@@ -1,10 +1,11 @@
 //! Reads protobuf messages by the schema table and hands what it finds to a [`Sink`], in JSON's field order.
 //!
-//! One pass notes where each field stands, a second one walks the schema, so JSON comes out in Go's order whatever the order
-//! on the wire, with what Go writes for absent fields. Stored objects become JSON text this way without a tree.
+//! One pass notes where each field stands, a second one walks those fields in the schema's order, and between them the few that
+//! Go shows though they are absent: so JSON comes out in Go's order whatever the order on the wire. Stored objects become
+//! JSON text this way without a tree.
 
 use super::proto_fields::{
-    DEPTH_MAX, Shown, Span, entries, is_packable, last, shown, spans, text, timestamp, type_meta,
+    DEPTH_MAX, Place, Shown, Span, add_places, entries, is_packable, shown, text, timestamp, type_meta,
 };
 use super::sink::Sink;
 use super::wire::{Payload, Reader, WireError};
@@ -22,7 +23,7 @@ pub struct Fill<'a> {
 /// Writes the whole message as one map.
 pub fn object(schema: &Schema, bytes: &[u8], fill: Fill<'_>, sink: &mut impl Sink) -> Result<(), WireError> {
     sink.begin_map();
-    Walk { sink, fill }.members(schema, bytes, 0)?;
+    Walk::new(sink, fill).members(schema, bytes, 0)?;
     sink.end_map();
     Ok(())
 }
@@ -35,7 +36,7 @@ pub(super) fn value(
     depth: usize,
     sink: &mut impl Sink,
 ) -> Result<(), WireError> {
-    Walk { sink, fill: Fill::default() }.value(field, ty, payload, depth)
+    Walk::new(sink, Fill::default()).value(field, ty, payload, depth)
 }
 
 /// Writes the elements of a list field.
@@ -47,62 +48,78 @@ pub(super) fn list(
     depth: usize,
     sink: &mut impl Sink,
 ) -> Result<(), WireError> {
-    Walk { sink, fill: Fill::default() }.elements(field, inner, bytes, span, depth)
+    Walk::new(sink, Fill::default()).elements(field, inner, bytes, span, depth)
 }
 
-struct Walk<'s, 'f, S> {
+struct Walk<'s, 'b, S> {
     sink: &'s mut S,
-    fill: Fill<'f>,
+    fill: Fill<'b>,
+    /// Of the messages that are being read, the inner ones after the outer ones.
+    places: Vec<Place<'b>>,
 }
 
-impl<S: Sink> Walk<'_, '_, S> {
-    fn members(&mut self, schema: &Schema, bytes: &[u8], depth: usize) -> Result<(), WireError> {
+impl<'s, 'b, S: Sink> Walk<'s, 'b, S> {
+    fn new(sink: &'s mut S, fill: Fill<'b>) -> Self {
+        Walk { sink, fill, places: Vec::new() }
+    }
+
+    fn members(&mut self, schema: &Schema, bytes: &'b [u8], depth: usize) -> Result<(), WireError> {
         if depth > DEPTH_MAX {
             return Err(WireError::TooDeep(DEPTH_MAX));
         }
-        let spans = spans(schema, bytes)?;
-        for (field, span) in schema.fields.iter().zip(&spans) {
-            if field.number == 0 {
-                if let Some(text) = type_meta(field, self.fill.api_version, self.fill.kind, depth) {
-                    self.sink.key(&field.json);
-                    self.sink.string(text);
-                }
-                continue;
+        let mut absent = schema.shown_absent().peekable();
+        let begin = add_places(schema, bytes, &mut self.places)?;
+        for at in begin..self.places.len() {
+            let place = self.places[at];
+            while let Some(index) = absent.next_if(|index| *index < place.index) {
+                self.field(&schema.fields[index], bytes, None, depth)?;
             }
-            self.field(field, bytes, *span, depth)?;
+            absent.next_if_eq(&place.index);
+            self.field(&schema.fields[place.index], bytes, Some(place), depth)?;
         }
-        Ok(())
+        self.places.truncate(begin);
+        absent.try_for_each(|index| self.field(&schema.fields[index], bytes, None, depth))
     }
 
-    fn field(&mut self, field: &Field, bytes: &[u8], span: Option<Span>, depth: usize) -> Result<(), WireError> {
+    fn field(
+        &mut self,
+        field: &Field,
+        bytes: &'b [u8],
+        place: Option<Place<'b>>,
+        depth: usize,
+    ) -> Result<(), WireError> {
+        let (span, payload) = (place.map(|place| place.span), place.map(|place| place.payload));
         match &field.ty {
+            _ if field.number == 0 => {
+                if let Some(text) = type_meta(field, self.fill.api_version, self.fill.kind, depth) {
+                    self.sink.name(&field.json);
+                    self.sink.string(text);
+                }
+                return Ok(());
+            }
             Type::List(inner) => return self.list(field, inner, bytes, span, depth),
             Type::Map(inner) => return self.map(field, inner, bytes, span, depth),
             _ => {}
         }
-        let payload = match span {
-            Some(span) => last(field, bytes, span)?,
-            None => None,
-        };
         if let (true, Type::Struct(inner)) = (field.inline, &field.ty) {
             if payload.is_some() || !field.pointer {
                 self.members(inner, payload.map_or(&[], Payload::bytes), depth + 1)?;
             }
             return Ok(());
         }
-        if let Some(version) = self.fill.resource_version.filter(|_| depth == 1 && is_resource_version(field)) {
-            self.sink.key(&field.json);
+        if let Some(version) = self.fill.resource_version.filter(|_| depth == 1 && field.is_resource_version()) {
+            self.sink.name(&field.json);
             self.sink.string(version);
             return Ok(());
         }
         match shown(field, payload) {
             Shown::Nothing => return Ok(()),
             Shown::Null => {
-                self.sink.key(&field.json);
+                self.sink.name(&field.json);
                 self.sink.null();
                 return Ok(());
             }
-            Shown::Value => self.sink.key(&field.json),
+            Shown::Value => self.sink.name(&field.json),
         }
         self.value(field, &field.ty, payload, depth)
     }
@@ -111,7 +128,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         &mut self,
         field: &Field,
         inner: &Type,
-        bytes: &[u8],
+        bytes: &'b [u8],
         span: Option<Span>,
         depth: usize,
     ) -> Result<(), WireError> {
@@ -119,7 +136,7 @@ impl<S: Sink> Walk<'_, '_, S> {
             self.nothing(field);
             return Ok(());
         };
-        self.sink.key(&field.json);
+        self.sink.name(&field.json);
         self.elements(field, inner, bytes, span, depth)
     }
 
@@ -127,7 +144,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         &mut self,
         field: &Field,
         inner: &Type,
-        bytes: &[u8],
+        bytes: &'b [u8],
         span: Span,
         depth: usize,
     ) -> Result<(), WireError> {
@@ -144,20 +161,10 @@ impl<S: Sink> Walk<'_, '_, S> {
         Ok(())
     }
 
-    fn packed(&mut self, field: &Field, inner: &Type, packed: &[u8], depth: usize) -> Result<(), WireError> {
-        // Packed numbers have no tags of their own: read each as the payload of a made-up one.
-        let mut at = 0;
-        while at < packed.len() {
-            let mut end = at;
-            while packed.get(end).ok_or(WireError::Truncated)? & 0x80 != 0 {
-                end += 1;
-            }
-            let mut tagged = vec![0x08];
-            tagged.extend_from_slice(&packed[at..=end]);
-            if let Some((_, payload)) = Reader::new(&tagged, 0).field()? {
-                self.value(field, inner, Some(payload), depth)?;
-            }
-            at = end + 1;
+    fn packed(&mut self, field: &Field, inner: &Type, packed: &'b [u8], depth: usize) -> Result<(), WireError> {
+        let mut reader = Reader::new(packed, 0);
+        while let Some(payload) = reader.packed()? {
+            self.value(field, inner, Some(payload), depth)?;
         }
         Ok(())
     }
@@ -166,7 +173,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         &mut self,
         field: &Field,
         inner: &Type,
-        bytes: &[u8],
+        bytes: &'b [u8],
         span: Option<Span>,
         depth: usize,
     ) -> Result<(), WireError> {
@@ -175,7 +182,7 @@ impl<S: Sink> Walk<'_, '_, S> {
             return Ok(());
         };
         let entries = entries(field, bytes, span)?;
-        self.sink.key(&field.json);
+        self.sink.name(&field.json);
         self.sink.begin_map();
         for (key, payload) in entries {
             self.sink.key(key);
@@ -186,14 +193,14 @@ impl<S: Sink> Walk<'_, '_, S> {
     }
 
     fn nothing(&mut self, field: &Field) {
-        if !field.omit_empty && !field.omit_zero {
-            self.sink.key(&field.json);
+        if field.is_shown_absent() {
+            self.sink.name(&field.json);
             self.sink.null();
         }
     }
 
     /// One value; no payload stands for the zero value.
-    fn value(&mut self, field: &Field, ty: &Type, payload: Option<Payload<'_>>, depth: usize) -> Result<(), WireError> {
+    fn value(&mut self, field: &Field, ty: &Type, payload: Option<Payload<'b>>, depth: usize) -> Result<(), WireError> {
         let wrong = || WireError::FieldType(field.json.to_string());
         match (ty, payload) {
             (Type::String, None) => self.sink.string(""),
@@ -214,7 +221,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         Ok(())
     }
 
-    fn message(&mut self, field: &Field, ty: &Type, bytes: &[u8], depth: usize) -> Result<(), WireError> {
+    fn message(&mut self, field: &Field, ty: &Type, bytes: &'b [u8], depth: usize) -> Result<(), WireError> {
         match ty {
             Type::Bytes => self.sink.string(&base64(bytes)),
             Type::Struct(schema) => return self.structure(field, schema, bytes, depth),
@@ -239,7 +246,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         Ok(())
     }
 
-    fn structure(&mut self, field: &Field, schema: &Schema, bytes: &[u8], depth: usize) -> Result<(), WireError> {
+    fn structure(&mut self, field: &Field, schema: &Schema, bytes: &'b [u8], depth: usize) -> Result<(), WireError> {
         if schema.form == Form::Map {
             self.sink.begin_map();
             self.members(schema, bytes, depth + 1)?;
@@ -249,29 +256,26 @@ impl<S: Sink> Walk<'_, '_, S> {
         if depth >= DEPTH_MAX {
             return Err(WireError::TooDeep(DEPTH_MAX));
         }
-        let spans = spans(schema, bytes)?;
-        let [first, second] = [schema.fields.first(), schema.fields.get(1)];
-        let (first_span, second_span) = (spans.first().copied().flatten(), spans.get(1).copied().flatten());
+        let begin = add_places(schema, bytes, &mut self.places)?;
+        let [first, second] = [0, 1].map(|index| schema.fields.get(index));
+        let [at_first, at_second] =
+            [0, 1].map(|index| self.places[begin..].iter().find(|place| place.index == index).copied());
+        self.places.truncate(begin);
         match (schema.form, first, second) {
-            (Form::Items, Some(items), _) => self.bare_list(items, bytes, first_span, depth),
-            (Form::OneOrMany, Some(_), Some(many)) if second_span.is_some() => {
-                self.bare_list(many, bytes, second_span, depth)
+            (Form::Items, Some(items), _) => self.bare_list(items, bytes, at_first, depth),
+            (Form::OneOrMany, Some(_), Some(many)) if at_second.is_some() => {
+                self.bare_list(many, bytes, at_second, depth)
             }
-            (Form::BoolOrOne, Some(_), Some(one)) if second_span.is_some() => {
-                self.bare(one, bytes, second_span, depth + 1)
-            }
-            (_, Some(one), _) => self.bare(one, bytes, first_span, depth + 1),
+            (Form::BoolOrOne, Some(_), Some(one)) if at_second.is_some() => self.bare(one, at_second, depth + 1),
+            (_, Some(one), _) => self.bare(one, at_first, depth + 1),
             _ => Err(WireError::FieldType(field.json.to_string())),
         }
     }
 
     /// A field's value without its key.
-    fn bare(&mut self, field: &Field, bytes: &[u8], span: Option<Span>, depth: usize) -> Result<(), WireError> {
-        match span {
-            Some(span) => {
-                let payload = last(field, bytes, span)?;
-                self.value(field, &field.ty, payload, depth)
-            }
+    fn bare(&mut self, field: &Field, place: Option<Place<'b>>, depth: usize) -> Result<(), WireError> {
+        match place {
+            Some(place) => self.value(field, &field.ty, Some(place.payload), depth),
             None if field.pointer => {
                 self.sink.null();
                 Ok(())
@@ -280,8 +284,14 @@ impl<S: Sink> Walk<'_, '_, S> {
         }
     }
 
-    fn bare_list(&mut self, field: &Field, bytes: &[u8], span: Option<Span>, depth: usize) -> Result<(), WireError> {
-        let (Type::List(inner), Some(span)) = (&field.ty, span) else {
+    fn bare_list(
+        &mut self,
+        field: &Field,
+        bytes: &'b [u8],
+        place: Option<Place<'b>>,
+        depth: usize,
+    ) -> Result<(), WireError> {
+        let (Type::List(inner), Some(Place { span, .. })) = (&field.ty, place) else {
             self.sink.null();
             return Ok(());
         };
@@ -296,7 +306,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         Ok(())
     }
 
-    fn time(&mut self, ty: &Type, bytes: &[u8]) -> Result<(), WireError> {
+    fn time(&mut self, ty: &Type, bytes: &'b [u8]) -> Result<(), WireError> {
         let Some(at) = timestamp(bytes)? else {
             self.sink.null();
             return Ok(());
@@ -309,7 +319,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         Ok(())
     }
 
-    fn int_or_string(&mut self, field: &Field, bytes: &[u8]) -> Result<(), WireError> {
+    fn int_or_string(&mut self, field: &Field, bytes: &'b [u8]) -> Result<(), WireError> {
         let is_text = super::wire::find(bytes, 1)?.is_some_and(|kind| kind.number() == 1);
         if is_text {
             let payload = super::wire::find(bytes, 3)?.map_or(&[][..], Payload::bytes);
@@ -320,10 +330,6 @@ impl<S: Sink> Walk<'_, '_, S> {
         }
         Ok(())
     }
-}
-
-fn is_resource_version(field: &Field) -> bool {
-    field.number == 6 && field.json.as_ref() == "resourceVersion"
 }
 
 fn base64(bytes: &[u8]) -> String {

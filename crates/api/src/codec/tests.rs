@@ -73,6 +73,14 @@ fn strings_are_escaped_as_go_does() {
         super::sink::write_string(&mut out, text);
         assert_eq!(String::from_utf8(out).unwrap(), format!("\"{written}\""));
     }
+    for length in 0..70 {
+        for at in 0..=length {
+            let (before, after) = ("a".repeat(at), "é".repeat((length - at) / 2));
+            let mut out = Vec::new();
+            super::sink::write_string(&mut out, &format!("{before}<{after}"));
+            assert_eq!(String::from_utf8(out).unwrap(), format!("\"{before}\\u003c{after}\""));
+        }
+    }
 }
 
 #[test]
@@ -184,6 +192,33 @@ fn a_view_of_a_message_with_scattered_fields_is_what_the_tree_is() {
         assert_eq!(view, Service::from_object(read_proto(bytes).unwrap()).unwrap());
         assert_eq!(view.spec.unwrap().ports.unwrap().len(), ports);
     }
+}
+
+#[test]
+fn json_has_gos_order_wherever_the_fields_of_a_message_stand() {
+    let service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "a", "labels": {"x": "1"}},
+        "spec": {"clusterIP": "10.43.0.7", "type": "ClusterIP", "ports": [{"port": 80}]}});
+    let service = Object::from_value(service).unwrap();
+    let schema = schema_for(&service.gvk().unwrap()).unwrap();
+    let raw = proto_message(&schema, &service).unwrap();
+    let mut fields = Vec::new();
+    let mut reader = wire::Reader::new(&raw, 0);
+    while let Some((number, payload)) = reader.field().unwrap() {
+        let mut field = Vec::new();
+        wire::put_bytes(&mut field, number, payload.bytes());
+        fields.push(field);
+    }
+    assert!(fields.len() > 1);
+    let text = |raw: &[u8]| {
+        let stored = envelope::write("v1", "Service", raw);
+        String::from_utf8(serve_json(&schema, &stored, "7").unwrap().to_vec()).unwrap()
+    };
+    let backwards: Vec<u8> = fields.iter().rev().flatten().copied().collect();
+    assert_eq!(text(&backwards), text(&raw));
+    // Of what stands twice the last counts, also after others.
+    let mut other = Vec::new();
+    wire::put_bytes(&mut other, 1, &[]);
+    assert_eq!(text(&[&other[..], &backwards].concat()), text(&raw));
 }
 
 #[test]

@@ -49,7 +49,17 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, WireError> {
+        // Nearly all tags, and most lengths.
+        if let Some(byte) = self.bytes.get(self.at).filter(|byte| **byte < 0x80) {
+            self.at += 1;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = *self.bytes.get(self.at).ok_or(WireError::Truncated)?;
@@ -70,7 +80,17 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// The next of numbers that stand without tags; none at the end.
+    pub fn packed(&mut self) -> Result<Option<Payload<'a>>, WireError> {
+        if self.at >= self.bytes.len() {
+            return Ok(None);
+        }
+        self.varint().map(Payload::Varint).map(Some)
+    }
+
     /// The next field's number and value; none at the end.
+    // As a call, its result goes through memory in pieces that are read back as a whole, for which a processor has to wait.
+    #[inline(always)]
     pub fn field(&mut self) -> Result<Option<(u32, Payload<'a>)>, WireError> {
         if self.at >= self.bytes.len() {
             return Ok(None);
