@@ -132,8 +132,9 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
-    /// How long the object lives when deleted with no grace period given; none deletes at once.
-    fn default_grace_period_seconds(&self, _old: &Object) -> Option<i64> {
+    /// How long the object goes on living when it is deleted and `asked` is the grace period given, if one is. None: its
+    /// kind knows no grace.
+    fn grace_period_seconds(&self, _old: &Object, _asked: Option<i64>) -> Option<i64> {
         None
     }
 

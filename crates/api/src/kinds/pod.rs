@@ -88,13 +88,14 @@ impl Strategy for Pod {
         errors
     }
 
-    fn default_grace_period_seconds(&self, old: &Object) -> Option<i64> {
+    fn grace_period_seconds(&self, old: &Object, asked: Option<i64>) -> Option<i64> {
         // A pod that was never placed, or has ended, has nothing to wind down.
         let ended = matches!(old.str_at(&["status", "phase"]), "Succeeded" | "Failed");
         if old.str_at(&["spec", "nodeName"]).is_empty() || ended {
             return Some(0);
         }
-        Some(old.i64_at(&["spec", "terminationGracePeriodSeconds"]).unwrap_or(30))
+        let seconds = asked.or_else(|| old.i64_at(&["spec", "terminationGracePeriodSeconds"])).unwrap_or(0);
+        Some(if seconds < 0 { 1 } else { seconds })
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
@@ -368,5 +369,20 @@ mod tests {
         assert!(found[0].starts_with("spec: Forbidden: pod updates may not change fields other than"), "{found:?}");
         let found = update(|pod| pod.set(&["spec", "nodeName"], "n"));
         assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn the_grace_period_that_is_asked_for_counts_before_the_pods_own() {
+        let grace = |node: &str, phase: &str, own: i64, asked: Option<i64>| {
+            let pod =
+                json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": own}, "status": {"phase": phase}});
+            Pod.grace_period_seconds(&Object::from_value(pod).unwrap(), asked).unwrap()
+        };
+        assert_eq!(grace("n", "Running", 30, None), 30);
+        assert_eq!(grace("n", "Running", 30, Some(5)), 5);
+        assert_eq!(grace("n", "Running", 30, Some(0)), 0);
+        assert_eq!(grace("n", "Running", 0, Some(60)), 60, "its own is none");
+        assert_eq!(grace("n", "Running", 30, Some(-7)), 1);
+        assert_eq!([grace("", "Pending", 30, Some(60)), grace("n", "Failed", 30, Some(60))], [0, 0]);
     }
 }

@@ -137,26 +137,16 @@ impl Registry {
         let mut new = old.clone();
         let finalizers_moved = set_propagation(&mut new, options);
         let has_work = new.finalizers().next().is_some() || !new.list_at(&["spec", "finalizers"]).is_empty();
-        let grace = match (row.strategy.default_grace_period_seconds(old), options.grace_period_seconds) {
-            (None, _) | (Some(0), _) => 0,
-            (Some(_), Some(asked)) => {
-                if asked < 0 {
-                    1
-                } else {
-                    asked
-                }
-            }
-            (Some(default), None) => default.max(0),
-        };
+        let graceful = row.strategy.grace_period_seconds(old, options.grace_period_seconds);
+        let grace = graceful.unwrap_or(0);
         if let Some(since) = old.deletion_timestamp() {
-            let graceful = row.strategy.default_grace_period_seconds(old).is_some();
             let left = old.deletion_grace_period_seconds().unwrap_or(0);
-            let shorter = graceful && options.grace_period_seconds.is_some() && grace < left;
+            let shorter = graceful.is_some() && options.grace_period_seconds.is_some() && grace < left;
             if shorter {
                 let start = since - Duration::from_secs(left.unsigned_abs());
                 mark(&mut new, start + Duration::from_secs(grace.unsigned_abs()), grace);
             }
-            let over = !graceful || if shorter { grace == 0 } else { left == 0 };
+            let over = graceful.is_none() || if shorter { grace == 0 } else { left == 0 };
             return match (over && !has_work, shorter || finalizers_moved) {
                 (true, _) => Plan::Remove,
                 (false, true) => Plan::Mark(new),
