@@ -137,7 +137,8 @@ fn a_node_that_joined(kube: &Kube, before: &Listing) -> Result<()> {
     told
 }
 
-/// Starts a cluster as a user does (on a disk that may be nearly full: that is not this story's matter), and has the pods of `manifest`, or those it had before, Ready.
+/// Starts a cluster as a user does (on a disk that may be nearly full: that is not this story's matter), and has the pods of
+/// `manifest`, or those it had before, Ready.
 fn up(manifest: &str) -> String {
     let registry = std::env::var("CORACLE_LAB_REGISTRY").unwrap_or_default();
     let apply =

@@ -295,15 +295,7 @@ impl<'s, 'b, S: Sink> Walk<'s, 'b, S> {
             self.sink.null();
             return Ok(());
         };
-        self.sink.begin_list();
-        let mut reader = Reader::new(&bytes[..span.end], span.first);
-        while let Some((number, payload)) = reader.field()? {
-            if number == field.number {
-                self.value(field, inner, Some(payload), depth + 1)?;
-            }
-        }
-        self.sink.end_list();
-        Ok(())
+        self.elements(field, inner, bytes, span, depth + 1)
     }
 
     fn time(&mut self, ty: &Type, bytes: &'b [u8]) -> Result<(), WireError> {
